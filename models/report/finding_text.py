@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 KIND_NAMES = {
     "region": "Evidence in one place",
     "cluster": "Group of images with other evidence",
+    "frame": "Same edges in many images",
     "profile": "Unusual places of evidence",
     "slice": "Group of images with more errors",
     "confident_error": "Confident errors",

@@ -22,6 +22,7 @@ from ....pipeline.rng import derive_seed, numpy_generator
 from ..findings.finding import Effect
 from ..findings.intervals import bootstrap_mean
 from ..gradcam.confirmation import confirm_finding
+from ..gradcam.edges import edge_colours
 from ..gradcam.interventions import INTERVENTION_SCHEMA, Interventions, choose_suspects, make_pairs
 from ..gradcam.suspects.search import find_suspects
 from ..gradcam.verdicts import conclude
@@ -106,12 +107,14 @@ def run_condition(pool: ImagePool, network: FrozenNetwork, condition: Condition)
         if condition.mark is None
         else _reliance(pool, network, condition, head, activations, audited, is_marked)
     )
+    seen = np.stack([shown[str(pool.keys[row])] for row in by_key])
+    table = replace(table, edges=edge_colours(torch.from_numpy(seen).permute(0, 3, 1, 2) / 255))
     findings = _audit(table, network, head, pool, shown, activations, audited)
     in_audited = [masks[row] for row in audited.tolist() if row in masks]
     return Experiment(
         condition,
         table,
-        np.stack([shown[str(pool.keys[row])] for row in by_key]),
+        seen,
         is_marked[by_key],
         np.logical_or.reduce(in_audited) if in_audited else None,
         findings,

@@ -22,7 +22,7 @@ PURITY = 0.5
 """Share of a finding's images that carry the mark, for the finding to be about the mark."""
 LOCALISATION = 0.5
 """Share of a finding's region that lies on the mark or on a cell beside it."""
-KINDS = ("region", "cluster")
+KINDS = ("region", "cluster", "frame")
 """Kinds of findings that claim a shortcut at a place."""
 
 

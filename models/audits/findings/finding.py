@@ -18,7 +18,9 @@ import pyarrow as pa
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ModelKind = Literal["region", "cluster", "profile", "slice", "confident_error", "suspected_label", "leakage"]
+ModelKind = Literal[
+    "region", "cluster", "frame", "profile", "slice", "confident_error", "suspected_label", "leakage"
+]
 """Found by an audit of a model; leakage only with an audit of its dataset."""
 DatasetKind = Literal[
     "unreadable",
@@ -223,8 +225,8 @@ def findings_batch(findings: Iterable[Finding]) -> pa.RecordBatch:
 
 
 def read_findings(records: pa.Table | pa.RecordBatch) -> tuple[Finding, ...]:
-    """Return the findings of records."""
-    return tuple(Finding.from_dict(row) for row in records.to_pylist())
+    """Return the findings of records, which may have further columns."""
+    return tuple(Finding.from_dict(row) for row in records.select(SCHEMA.names).to_pylist())
 
 
 def finding_id(kind: Kind, subject: str, region: Region | None = None) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ....pipeline.compiler.program import Program
+from .edges import edge_colours
 
 if TYPE_CHECKING:
     from ....pipeline.plan.plan import Plan
@@ -56,4 +57,5 @@ class ImageColumns:
             "brightness": luma.mean((1, 2)).tolist(),
             "contrast": luma.std((1, 2), correction=0).tolist(),
             "is_gray": (spread <= GRAY_TOLERANCE).tolist(),
+            "edges": [each.tobytes() for each in edge_colours(pixels)],
         }

@@ -35,12 +35,14 @@ from .picture_stage import PictureStage
 from .records import (
     FINDINGS,
     FINDINGS_NAME,
+    FIXES_NAME,
     MAPS,
     OPINIONS,
     OPINIONS_NAME,
     PICTURES,
     RECORDS_NAME,
     SUMMARY,
+    SUSPECTS,
 )
 from .summary_stage import Summary, SummaryStage
 from .suspect_stage import SuspectStage
@@ -87,16 +89,18 @@ class GradCamAudit(AuditConfig):
         """Names of the output files."""
         opinions = (OPINIONS_NAME,) if self.second_opinions else ()
         overlays = (f"{self.overlays}/*.png", f"{self.overlays}/*.npy") if self.overlays else ()
-        return ("report.html", "findings.json", FINDINGS_NAME, RECORDS_NAME, *opinions, *overlays)
+        return ("report.html", "findings.json", FINDINGS_NAME, FIXES_NAME, RECORDS_NAME, *opinions, *overlays)
 
     def finish(self, records: Inputs, context: Context) -> Mapping[str, Any]:
-        """Write findings.json, findings.parquet, report.html and records.parquet; return the findings.
+        """Write findings.json, findings.parquet, fixes.csv, report.html and records.parquet; return the findings.
 
         Raises:
             OutputError: a file cannot be written.
         """
+        from ..dataset.fix_list import write_fixes
         from ..findings.finding import read_findings
         from .findings import write_findings
+        from .fixes import collect_fixes
         from .picture_stage import read_pictures
         from .report.page import Report
 
@@ -115,7 +119,7 @@ class GradCamAudit(AuditConfig):
             findings["detection_limit"] = summarize_calibration(
                 records[EXPERIMENTS], records[CALIBRATION], summary.names, summary.findings["seed"]
             )
-        maps = records[MAPS]
+        maps, fixes = records[MAPS], collect_fixes(records[SUSPECTS], found)
         report = Report(
             title=self.title,
             findings=findings,
@@ -127,12 +131,15 @@ class GradCamAudit(AuditConfig):
             names=summary.names,
             curves=summary.curves,
             credit=self.credit,
+            suggested={(fix.finding_id, fix.key): fix.value for fix in fixes if fix.value},
+            opinions=records.get(OPINIONS),
         )
         if OPINIONS in records:
             findings["second_opinions"] = summarize_opinions(records[OPINIONS])
             context.export_records(OPINIONS, OPINIONS_NAME)
         context.export_records(MAPS, RECORDS_NAME)
         context.export_records(FINDINGS, FINDINGS_NAME)
+        write_fixes(fixes, context.out / FIXES_NAME)
         report.write(context.out / "report.html")
         write_findings(findings, context.out / "findings.json")
         return findings

@@ -33,6 +33,7 @@ class MapStage:
     def fingerprint(self) -> str:
         """Hash what determines the records: plan, model, classes, target of the maps, and versions."""
         from ...report.versions import versions
+        from . import edges
         from .findings import FINDINGS_VERSION
 
         audit = self.audit
@@ -52,6 +53,7 @@ class MapStage:
                     audit.untrained,
                     audit.precision,
                 ],
+                [edges.GRID, edges.NUM_DEPTHS, edges.STRIP, edges.SEGMENTS],
                 versions(),
             ]
         )

@@ -20,6 +20,8 @@ FINDINGS, SUMMARY, PICTURES, OPINIONS, OVERLAYS = "findings", "summary", "pictur
 RECORDS_NAME = "records.parquet"
 """The records of the maps, for users."""
 FINDINGS_NAME = "findings.parquet"
+FIXES_NAME = "fixes.csv"
+"""Images that show a finding, for ``lightwell index --apply``."""
 OPINIONS_NAME = "second_opinions.parquet"
 """Attributions by other methods, for users."""
 
@@ -75,6 +77,10 @@ SCHEMA = pa.schema(
         ("brightness", pa.float32()),  # mean luma of the model input, without its normalisation, 0..1
         ("contrast", pa.float32()),  # standard deviation of that luma
         ("is_gray", pa.bool_()),  # all channels of the model input are equal
+        (
+            "edges",
+            pa.binary(),
+        ),  # colours along the edges of the model input, uint8; `edge_colours` says which
         ("target_layer", pa.string()),
         ("model", pa.string()),  # properties of the model as JSON, the same in every row
     ]

@@ -5,24 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from ....pipeline.index.groups import group_values
 from ....pipeline.jobs.fingerprint import fingerprint_of
 from ....pipeline.jobs.stages import Inputs, Process, Rows, Source
-from ..findings.finding import SCHEMA, findings_batch
+from ..findings.finding import MAX_KEYS
 from .audited_model import match_audited_classes
 from .dataset_measures import digest_of, measured_columns, read_dataset
+from .fixes import SUSPECT_SCHEMA, suspect_fixes
 from .records import MAPS, SUSPECTS
 from .suspects.image_table import FACTS, read_image_table
-from .suspects.search import SEARCH_VERSION, find_suspects
+from .suspects.search import SEARCH_VERSION, search_all
 from .suspects.traits import describe_findings
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from numpy.typing import NDArray
 
     from .config import AuditConfig
@@ -36,7 +37,7 @@ class SuspectStage:
 
     name = SUSPECTS
     needs = (MAPS,)
-    schema = SCHEMA
+    schema = SUSPECT_SCHEMA
 
     def fingerprint(self) -> str:
         """Hash what determines the candidates, besides the maps."""
@@ -60,13 +61,19 @@ class SuspectStage:
 
     def _search(self, records: pa.Table) -> pa.RecordBatch:
         if not records.num_rows:
-            return findings_batch([])
+            return pa.RecordBatch.from_pylist([], schema=SUSPECT_SCHEMA)
         facts = json.loads(records["model"][0].as_py())
         match = match_audited_classes(self.audit, int(facts["num_outputs"]))
         table = read_image_table(records, match, self.audit.plan.seed)
         keys = table.keys.tolist()
         table = replace(table, facts={**self._measured_facts(keys), **table.facts, **self._group_facts(keys)})
-        return findings_batch(describe_findings(find_suspects(table), table))
+        found, known_classes = search_all(table), match.names[: match.num_index]
+        listed = describe_findings([replace(each, keys=each.keys[:MAX_KEYS]) for each in found], table)
+        rows = [
+            said.to_dict() | {"fixes": [asdict(fix) for fix in suspect_fixes(table, each, known_classes)]}
+            for said, each in zip(listed, found, strict=True)
+        ]
+        return pa.RecordBatch.from_pylist(rows, schema=SUSPECT_SCHEMA)
 
     def _measured_facts(self, keys: list[str]) -> dict[str, NDArray[Any]]:
         """Return the measures of an audit of the dataset, if there is one."""

@@ -62,7 +62,7 @@ def crop_advice(
         scale = _smallest_scale(kept, lost, max_share)
         text = f"Keep at least {100 * scale:.0f} % of the image: of the views measured, those that do lose few objects."
         return Advice(text, _changed(plan, step, lambda spec: with_options(spec, scale=[scale, 1.0])))
-    if step.spec.name in _FIXED and step.section == "evaluate":
+    if step.spec.name in _FIXED and step.section != "augment":
         return Advice("Fit the whole image into the input instead of cutting it.", _letterboxed(plan, step))
     if step.spec.name in _FIXED and {"height", "width"} <= step.spec.options.keys():
         size = [step.spec.options[name] for name in ("height", "width")]
@@ -156,7 +156,7 @@ def _changed(plan: Plan, step: Step, change: Callable[[TransformSpec], Sequence[
 
 
 def _letterboxed(plan: Plan, step: Step) -> str:
-    """Return an evaluation that scales the whole image into the crop's size."""
+    """Return the section with the whole image scaled into the size of the crop."""
     options = step.spec.options
     if not {"height", "width"} <= options.keys():
         return ""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from .....pipeline.index.index import Index
     from .....pipeline.plan.plan import Plan
     from ..dataset_table import DatasetTable
 
@@ -96,7 +97,7 @@ def find_plan_effects(table: DatasetTable, plan: Plan, effects: pa.Table | None)
     evaluation = Views(
         "evaluation", [row for row in usable if row["view"] < 0], steps_of(program, augment=False)
     )
-    for views in (training, evaluation):
+    for views in (training, evaluation) if plan.augment or plan.evaluate else (evaluation,):
         if views.rows:
             found += _lost_objects(table, plan, views)
     enlarged = _enlarged(table, plan, evaluation) or _enlarged(table, plan, training)
@@ -136,7 +137,8 @@ def _lost_objects(table: DatasetTable, plan: Plan, views: Views) -> list[Finding
     step = views.step("cropped_by", concerned)
     if step is None:
         return []
-    names = [_object_name(plan, *one) for one in zip(classes.tolist(), is_mask.tolist(), strict=True)]
+    index = plan.load_index()
+    names = [_object_name(index, *one) for one in zip(classes.tolist(), is_mask.tolist(), strict=True)]
     worst = _worst_class(np.asarray(names), share.shown)
     sentence = (
         f"{step.title} keeps less than {100 * MIN_KEPT:.0f} % of the object in {share.text} of its {views.name} views: "
@@ -162,8 +164,7 @@ def _worst_class(names: NDArray[np.str_], shown: NDArray[np.bool_]) -> str:
     return f", most often of class '{name}' ({int(of_class.sum()):,} of {len(of_class):,})"
 
 
-def _object_name(plan: Plan, number: int, is_mask: bool) -> str:
-    index = plan.load_index()
+def _object_name(index: Index, number: int, is_mask: bool) -> str:
     names = index.classes if is_mask else index.box_classes
     if number < 0:
         return ""

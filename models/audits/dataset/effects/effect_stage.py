@@ -56,13 +56,14 @@ class EffectStage:
     def open(self, inputs: Inputs) -> Iterator[Process]:  # noqa: ARG002
         """Yield a function that measures the views of images; it may be called by several threads."""
         program = Program.compile(measured_plan(self.audit.plan))
+        num_views = NUM_VIEWS if self.audit.plan.augment else 1  # without random steps all views are equal
         kinds = AnnotationKinds.of(self.audit.plan.load_index())
         local = threading.local()
 
         def meters() -> tuple[tuple[ViewMeter, range], ...]:
             if not hasattr(local, "meters"):
                 local.meters = (
-                    (ViewMeter(program, kinds, augment=True), range(NUM_VIEWS)),
+                    (ViewMeter(program, kinds, augment=True), range(num_views)),
                     (ViewMeter(program, kinds, augment=False), range(EVALUATION, 0)),
                 )
             found: tuple[tuple[ViewMeter, range], ...] = local.meters

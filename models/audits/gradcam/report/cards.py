@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ...findings.finding import Finding
+    from .opinions import OpinionPanel
     from .shots import Photo
 
 TITLES = {
@@ -58,6 +59,8 @@ class Card:
     """Whether the peak of the labelled class's map is in a box; None without boxes."""
     findings: tuple[str, ...] = ()
     """Ids of the findings with which it is shown."""
+    opinions: tuple[OpinionPanel, ...] = ()
+    """Attributions by other methods."""
 
     @property
     def outcome(self) -> str:
@@ -80,6 +83,7 @@ def draw_cards(
     photos: Mapping[str, Photo],
     classes: Sequence[str],
     findings: Sequence[Finding],
+    opinions: Mapping[str, tuple[OpinionPanel, ...]],
 ) -> dict[str, Card]:
     """Draw the cards of all images with a photo, by key."""
     rows = np.flatnonzero(np.isin(preds.keys.astype(str), list(photos))) if photos else np.zeros(0, np.int64)
@@ -112,6 +116,7 @@ def draw_cards(
             heat_true=_heat(small_true, facts["blank_true"]) if wrong else "",
             hit=facts["hit"],
             findings=tuple(concerned.get(key, ())),
+            opinions=opinions.get(key, ()),
         )
     return cards
 

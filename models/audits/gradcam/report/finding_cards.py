@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ....report.finding_text import KIND_NAMES, chance_text, effect_text, number_text
 from ..gallery import MAX_FINDINGS, MAX_OTHER, MAX_OWN
+from ..verdicts import sentence_of_test
 from .shots import outline
 
 if TYPE_CHECKING:
@@ -23,10 +24,23 @@ STATUS_TEXTS = {
 
 
 @dataclass(frozen=True, slots=True)
+class ShownImage:
+    """An image of a finding."""
+
+    card: Card
+    outline: str
+    """Of the region, as an SVG path; empty without one."""
+    suggested: str
+    """Class that the finding suggests instead of the label; empty if it suggests none."""
+
+
+@dataclass(frozen=True, slots=True)
 class FindingCard:
     """One finding."""
 
     finding: Finding
+    sentence: str
+    """Without what the interventions showed, which the card lists."""
     kind: str
     effect: str
     by_chance: str
@@ -34,39 +48,49 @@ class FindingCard:
     status: str
     interventions: tuple[tuple[str, str], ...]
     """What was done to images, and the change that it made."""
-    images: tuple[tuple[Card, str], ...]
-    """Images that show it, each with the outline of the region."""
-    others: tuple[tuple[Card, str], ...]
+    images: tuple[ShownImage, ...]
+    """Images that show it."""
+    others: tuple[ShownImage, ...]
     """Images to compare with."""
 
 
-def finding_cards(findings: Sequence[Finding], cards: Mapping[str, Card]) -> list[FindingCard]:
+def finding_cards(
+    findings: Sequence[Finding],
+    cards: Mapping[str, Card],
+    suggested: Mapping[tuple[str, str], str],
+) -> list[FindingCard]:
     """Describe the findings that are shown with images."""
     return [
         FindingCard(
             finding=finding,
+            sentence=finding.sentence.removesuffix(sentence_of_test(finding)).strip(),
             kind=KIND_NAMES.get(finding.kind, finding.kind),
             effect=effect_text(finding.effect),
             by_chance=chance_text(finding),
             status=STATUS_TEXTS.get(finding.confirmation.status, finding.confirmation.status),
             interventions=intervention_texts(finding.confirmation, finding.class_name),
-            images=_images(finding, finding.keys[:MAX_OWN], cards),
-            others=_images(finding, finding.other_keys[:MAX_OTHER], cards),
+            images=_images(finding, finding.keys[:MAX_OWN], cards, suggested),
+            others=_images(finding, finding.other_keys[:MAX_OTHER], cards, {}),
         )
         for finding in findings[:MAX_FINDINGS]
     ]
 
 
-def _images(finding: Finding, keys: Sequence[str], cards: Mapping[str, Card]) -> tuple[tuple[Card, str], ...]:
+def _images(
+    finding: Finding,
+    keys: Sequence[str],
+    cards: Mapping[str, Card],
+    suggested: Mapping[tuple[str, str], str],
+) -> tuple[ShownImage, ...]:
+    shown = [cards[key] for key in keys if key in cards]
+    region = finding.region
     return tuple(
-        (
-            cards[key],
-            ""
-            if finding.region is None
-            else outline(finding.region, cards[key].photo.width, cards[key].photo.height),
+        ShownImage(
+            card,
+            "" if region is None else outline(region, card.photo.width, card.photo.height),
+            suggested.get((finding.id, card.key), ""),
         )
-        for key in keys
-        if key in cards
+        for card in shown
     )
 
 

@@ -19,6 +19,7 @@ from .cards import draw_cards, gallery_sections
 from .charts import line_chart, reliability_chart
 from .class_sections import MAX_ROWS, class_entries, overall_means
 from .finding_cards import finding_cards
+from .opinions import draw_opinions
 from .shots import number_photos
 from .summary import (
     column_names,
@@ -59,6 +60,10 @@ class Report:
     curves: Mapping[str, Curves] = field(default_factory=dict)
     """Training curves: chart name -> curve name -> (epoch, value)."""
     credit: str = ""
+    suggested: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """Suggested class by finding and key."""
+    opinions: pa.Table | None = None
+    """Records of the stage ``opinions``."""
 
     def write(self, path: Path) -> None:
         """Write the page atomically.
@@ -72,7 +77,7 @@ class Report:
         """Return the page as HTML, with all names escaped."""
         facts, preds = self.findings, read_predictions(self.records)
         photos = number_photos(self.pictures)
-        cards = draw_cards(self.records, preds, photos, self.names, self.found)
+        cards = draw_cards(self.records, preds, photos, self.names, self.found, draw_opinions(self.opinions))
         shown = self.found[:MAX_FINDINGS]
         reasons = tuple((facts.get("trust") or {}).get("reasons", ()))  # shown with the verdict
         return render_page(
@@ -88,7 +93,7 @@ class Report:
             searched=facts.get("searched"),
             limit=facts.get("detection_limit"),
             opinions=facts.get("second_opinions", ()),
-            found=finding_cards(self.found, cards),
+            found=finding_cards(self.found, cards, self.suggested),
             listed=[
                 (each, effect_text(each.effect))
                 for each in self.found[MAX_FINDINGS : MAX_FINDINGS + MAX_LISTED_FINDINGS]

@@ -140,7 +140,7 @@ def _finding(table: ImageTable, each: _Candidate, null: Null) -> Finding:
         null=null,
         num_images=num,
         num_concerned=len(each.rows),
-        keys=table.keys_of(each.rows[:MAX_KEYS]),
+        keys=table.keys_of(each.rows),
         other_keys=table.keys_of(table.generator(f"others {each.number}").permutation(others)[:MAX_KEYS]),
         region=region,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 from .....pipeline.rng import derive_seed, numpy_generator
 from ...findings.finding import Region
 from ..cells import Cells, read_cells
+from ..edges import read_edges
 from ..gallery import class_name
 from ..records import column, features_array, maps_array
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..classes import ClassMatch
+    from .labels import SuspectedLabels
 
 MAX_GRID = 14
 """Maps with more cells a side are summed to at most so many."""
@@ -50,6 +53,8 @@ class ImageTable:
     seed: int
     cells: Cells | None = None
     """Cells of a sample of the images; None for networks without a linear head."""
+    edges: NDArray[np.uint8] | None = None
+    """Colours along the edges, (N, sides, depths, segments, channels); see `edge_colours`."""
     facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """Further columns of the images by name: numbers, or strings as objects."""
 
@@ -57,6 +62,13 @@ class ImageTable:
     def has_map(self) -> NDArray[np.bool_]:
         """Rows with a class and positive evidence for it."""
         return np.asarray((self.classes >= 0) & ~np.isnan(self.shares[:, 0, 0]), np.bool_)
+
+    @cached_property
+    def suspected_labels(self) -> SuspectedLabels | None:
+        """Labels that the features contradict, computed once."""
+        from .labels import contradicted_labels
+
+        return contradicted_labels(self)
 
     def generator(self, purpose: str) -> np.random.Generator:
         """Create a generator that depends on the plan's seed and the purpose only."""
@@ -106,6 +118,7 @@ def read_image_table(records: pa.Table, match: ClassMatch, seed: int) -> ImageTa
         names=match.names,
         seed=seed,
         cells=read_cells(records, match.class_of_output),
+        edges=read_edges(records),
         facts={name: _fact(records, name) for name in FACTS},
     )
 

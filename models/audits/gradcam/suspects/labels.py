@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...findings.fdr import q_values
-from ...findings.finding import MAX_KEYS, Advice, Effect, Finding, Null, finding_id
+from ...findings.finding import Advice, Effect, Finding, Null, finding_id
 from ...findings.intervals import wilson
-from ...findings.label_noise import suspect_labels
+from ...findings.label_noise import NoisyLabels, suspect_labels
 from ...findings.out_of_fold import NUM_FOLDS
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from .image_table import ImageTable
 
 CONFIDENT = 0.9
@@ -67,32 +70,55 @@ def confident_errors(table: ImageTable) -> list[Finding]:
                 ),
                 num_images=num_sure,
                 num_concerned=count,
-                keys=table.keys_of(rows[:MAX_KEYS]),
+                keys=table.keys_of(rows),
                 advice=Advice(
-                    "Check the labels of these images; where they are right, calibrate the probabilities."
+                    "Check the labels of these images: fixes.csv lists them with the action review; write relabel where the predicted "
+                    "class is right, then run lightwell index --apply. Where the labels are right, calibrate the probabilities."
                 ),
             )
         )
     return found
 
 
-def suspected_labels(table: ImageTable) -> list[Finding]:
-    """Return one finding with the labels that a classifier of the features contradicts most; empty if there are none."""
+@dataclass(frozen=True)
+class SuspectedLabels:
+    """Rows of a table whose labels the features contradict."""
+
+    rows: NDArray[np.intp]
+    """The most certain first."""
+    suggested: NDArray[np.int64]
+    """Class number that the features suggest for each."""
+    num_examined: int
+    noisy: NoisyLabels
+
+
+def contradicted_labels(table: ImageTable) -> SuspectedLabels | None:
+    """Compare labels with a classifier fitted without their images; None with few labels, or if most would be false."""
     usable = (table.labels >= 0) & np.isfinite(table.features).all(axis=1)
     numbers, inverse, sizes = np.unique(table.labels[usable], return_inverse=True, return_counts=True)
     large = sizes >= 2 * NUM_FOLDS
     usable[np.flatnonzero(usable)[~large[inverse]]] = False
     rows = np.flatnonzero(usable)
     if large.sum() < 2 or len(rows) < MIN_LABELS:
-        return []
+        return None
     numbers, labels = np.unique(table.labels[rows], return_inverse=True)
     noisy = suspect_labels(table.features, rows, labels, table.generator("labels"))
-    if noisy is None:
+    return (
+        None
+        if noisy is None
+        else SuspectedLabels(rows[noisy.places], numbers[noisy.suggested], len(rows), noisy)
+    )
+
+
+def suspected_labels(table: ImageTable) -> list[Finding]:
+    """Return one finding with the labels that a classifier of the features contradicts most; empty if there are none."""
+    found = table.suspected_labels
+    if found is None:
         return []
-    suspected = rows[noisy.places]
-    pairs = Counter(zip(table.labels[suspected].tolist(), numbers[noisy.suggested].tolist(), strict=True))
+    noisy = found.noisy
+    pairs = Counter(zip(table.labels[found.rows].tolist(), found.suggested.tolist(), strict=True))
     (label, other), most = pairs.most_common(1)[0]
-    low, high = wilson(len(suspected), len(rows)) or (None, None)
+    low, high = wilson(len(found.rows), found.num_examined) or (None, None)
     return [
         Finding(
             id=finding_id("suspected_label", ""),
@@ -101,15 +127,18 @@ def suspected_labels(table: ImageTable) -> list[Finding]:
             class_name=None,
             class_number=-1,
             group=None,
-            sentence=f"The features of {len(suspected):,} images suggest another label, most often {table.name_of(other)} "
+            sentence=f"The features of {len(found.rows):,} images suggest another label, most often {table.name_of(other)} "
             f"instead of {table.name_of(label)} ({most:,} images). When some labels were changed for comparison, "
             f"{100 * noisy.recall:.0f} % of the changed ones were found, and {100 * noisy.precision:.0f} % of those "
             "found had been changed.",
-            effect=Effect(len(suspected) / len(rows), "share of images", low, high),
+            effect=Effect(len(found.rows) / found.num_examined, "share of images", low, high),
             null=Null(None),
-            num_images=len(rows),
-            num_concerned=len(suspected),
-            keys=table.keys_of(suspected[:MAX_KEYS]),
-            advice=Advice("Look at these images and correct the labels that are wrong."),
+            num_images=found.num_examined,
+            num_concerned=len(found.rows),
+            keys=table.keys_of(found.rows),
+            advice=Advice(
+                "Look at these images. fixes.csv suggests a class for each with the action review; write relabel where the "
+                "suggestion is right, then run lightwell index --apply."
+            ),
         )
     ]

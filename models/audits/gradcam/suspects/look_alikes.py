@@ -180,7 +180,7 @@ def _finding(
         null=null,
         num_images=num_own,
         num_concerned=num,
-        keys=table.keys_of(rows[:MAX_KEYS]),
+        keys=table.keys_of(rows),
         other_keys=table.keys_of(table.generator(f"others {number}").permutation(others)[:MAX_KEYS]),
         region=region,
     )

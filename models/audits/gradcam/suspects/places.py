@@ -111,7 +111,8 @@ def joined_place(cells: Sequence[int], height: int, width: int) -> Place:
     if not inner.any() and _is_around(weights):
         return Place(f"frame ({percent} % of the image)", weights)
     names = dict.fromkeys(_name_of_centre(part) for part in parts)
-    return Place(f"regions at the {' and the '.join(names)} ({percent} % of the image)", weights)
+    count = "regions" if len(names) == len(parts) else f"{len(parts)} regions"
+    return Place(f"{count} at the {' and the '.join(names)} ({percent} % of the image)", weights)
 
 
 def _is_around(weights: NDArray[np.float32]) -> bool:

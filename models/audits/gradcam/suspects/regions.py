@@ -167,7 +167,7 @@ def _finding(table: ImageTable, number: int, rows: NDArray[np.intp], mark: Marks
         null=Null((len(mark.own) + len(mark.others)) / len(rows), mark.p, mark.q),
         num_images=num_own,
         num_concerned=len(mark.own),
-        keys=table.keys_of(rows[mark.own[:MAX_KEYS]]),
+        keys=table.keys_of(rows[mark.own]),
         other_keys=table.keys_of(table.generator(f"others {number}").permutation(others)[:MAX_KEYS]),
         region=region,
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...findings.finding import MAX_KEYS, Finding
 from .clusters import cluster_suspects
+from .frames import frame_suspects
 from .labels import confident_errors, suspected_labels
 from .look_alikes import look_alike_suspects
 from .profiles import profile_suspects
@@ -14,14 +17,14 @@ from .regions import MIN_IMAGES, examined_classes, region_suspects
 from .slices import slice_suspects
 
 if TYPE_CHECKING:
-    from ...findings.finding import Finding
     from .image_table import ImageTable
 
-SEARCH_VERSION = 5
+SEARCH_VERSION = 6
 """Changes with the searches and their thresholds."""
 SEARCHES = (
     region_suspects,
     look_alike_suspects,
+    frame_suspects,
     cluster_suspects,
     profile_suspects,
     confident_errors,
@@ -33,7 +36,12 @@ MAX_COMMON = 0.5
 
 
 def find_suspects(table: ImageTable) -> list[Finding]:
-    """Return the candidates of all searches, which find nothing where there is too little data."""
+    """Return the candidates of all searches, with at most `MAX_KEYS` of their images."""
+    return [replace(each, keys=each.keys[:MAX_KEYS]) for each in search_all(table)]
+
+
+def search_all(table: ImageTable) -> list[Finding]:
+    """Return the candidates of all searches, with all of their images; nothing where there is too little data."""
     found = [finding for search in SEARCHES for finding in search(table)]
     kept: list[Finding] = []
     for each in sorted(found, key=lambda one: (-one.num_concerned, one.id)):
@@ -60,6 +68,8 @@ def search_extent(table: ImageTable) -> dict[str, Any]:
 def same_region(first: Finding, second: Finding) -> bool:
     """Return whether two findings are about the same region of one class."""
     if first.region is None or second.region is None or first.class_number != second.class_number:
+        return False
+    if "frame" in (first.kind, second.kind) and first.kind != second.kind:
         return False
     one, two = first.region.weights, second.region.weights
     common = float(np.minimum(one, two).sum())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import albumentations
 import numpy as np
 import pytest
 from lightwell import Plan
@@ -40,6 +41,8 @@ def outcome(status: str, drop: float) -> Confirmation:
         ({"kind": "slice", "effect": Effect(0.4, "share of errors")}, True, "medium"),
         ({"kind": "confident_error"}, True, "low"),
         ({"kind": "profile"}, True, "note"),
+        ({"kind": "frame"}, True, "note"),
+        ({"kind": "frame", "confirmation": outcome("confirmed", 0.3)}, True, "high"),
     ],
 )
 def test_severity_follows_the_table(changes: dict[str, object], trusted: bool, severity: str) -> None:
@@ -77,9 +80,28 @@ def test_the_yaml_of_the_advice_crops_the_region_away_in_a_plan(plan: Plan) -> N
     )  # type: ignore[union-attr]
 
 
-def test_a_region_inside_the_image_is_not_cropped() -> None:
+def test_a_region_inside_the_image_is_hidden_by_patches_of_its_size(plan: Plan) -> None:
     weights = np.zeros((7, 7))
     weights[3, 3] = 1
     advice = advice_of(suspect(weights))
     assert advice is not None
-    assert advice.yaml == ""
+    (dropout,) = parse_document(advice.yaml, "advice")["augment"]
+    assert dropout["CoarseDropout"]["hole_height_range"] == [0.0714, 0.143]
+    changed = plan.model_validate({"index": plan.index, "preprocess": plan.preprocess, "augment": [dropout]})
+    assert changed.fingerprint() != plan.fingerprint()
+
+
+def test_a_frame_is_cropped_on_all_sides_and_its_pixels_can_be_put_back() -> None:
+    weights = np.ones((28, 28))
+    weights[1:-1, 1:-1] = 0
+    advice = advice_of(suspect(weights))
+    assert advice is not None
+    text = advice.yaml.replace("# to put", "#! to put").replace("# - ", "  - ").replace("#     ", "      ")
+    crop, pad = parse_document(text, "advice")["preprocess"]
+    pixels = np.random.default_rng(0).integers(1, 256, (224, 224, 3), np.uint8)
+    found = pixels
+    for step in (crop, pad):
+        found = albumentations.CropAndPad(**step["CropAndPad"], p=1)(image=found)["image"]
+    assert found.shape == pixels.shape
+    assert (found[8:-8, 8:-8] == pixels[8:-8, 8:-8]).all()
+    assert found.astype(bool).sum() == 208 * 208 * 3

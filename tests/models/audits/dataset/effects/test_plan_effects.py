@@ -178,3 +178,14 @@ def test_a_plan_beside_a_job_file_is_refused(tmp_path: Path) -> None:
     done = lightwell("inspect", "job.yaml", "--plan", "plan.yaml", "--out", "out", cwd=tmp_path)
     assert done.returncode == 2
     assert "--plan: expected a folder" in done.stderr
+
+
+def test_a_plan_without_random_steps_is_measured_once_and_has_one_finding_about_its_crop(index: Path) -> None:
+    crop = {"preprocess": [{"CenterCrop": {"height": 64, "width": 64}}, {"Normalize": {}}]}
+    (finding,) = found_by(index, crop).values()
+    assert finding.sentence.startswith(
+        "CenterCrop (preprocess[0]) keeps less than 30 % of the object in 100 % "
+    )
+    assert finding.sentence.endswith("measured on 24 images.")
+    assert finding.advice is not None
+    assert found_by(index, yaml.safe_load(finding.advice.yaml)) == {}

@@ -27,8 +27,8 @@ def test_errors_that_the_probabilities_announce_are_no_finding() -> None:
 
 
 def test_wrong_labels_are_found_by_the_features_and_clean_ones_left_alone() -> None:
+    assert all(finding.num_concerned < 8 for finding in suspected_labels(image_table()))
     table = image_table()
-    assert all(finding.num_concerned < 8 for finding in suspected_labels(table))
     wrong = np.array([3, 60, 110, 160, 190])
     table.labels[wrong] = (table.labels[wrong] + 1) % 4
     (finding,) = suspected_labels(table)
