@@ -103,10 +103,6 @@ def inspect(
             f"--plan: expected a folder, an index or another source of images with it, got the job file {source!r}; write the "
             "plan there"
         )
-    if weights is not None and model is None:
-        raise RequestError(
-            f"--weights: expected --model NAME with it, got {weights!r} alone; name the network, or give --checkpoint PATH"
-        )
     options = engine_options(locals())
     configure_logging(quiet=quiet)
     found = open_engine(**options)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import warm
 from commands import lightwell
 from lightwell.cli.app import app
 from lightwell.cli.new import write_job
@@ -16,6 +15,18 @@ from lightwell.pipeline.index.build import build_index
 from pictures import make_folder
 from ray_jobs import files_of
 from typer.testing import CliRunner
+
+AS_MODULE = """
+import os
+import runpy
+import sys
+
+folder, *sys.argv = sys.argv[1:]
+os.chdir(folder)
+sys.path.insert(0, folder)
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+"""What `python -m` does in a folder that is on the search path."""
 
 
 def test_the_written_job_passes_its_tests_and_runs_from_the_command_line(
@@ -29,15 +40,7 @@ def test_the_written_job_passes_its_tests_and_runs_from_the_command_line(
     folder = tmp_path / "odd"
 
     def run(*words: str) -> str:
-        environment = os.environ | {"PYTHONPATH": str(folder)}
-        done = subprocess.run(
-            [sys.executable, "-m", *words],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = warm.run(AS_MODULE, folder, *words)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

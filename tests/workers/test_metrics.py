@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
@@ -14,7 +12,8 @@ from pathlib import Path
 
 import promql_parser
 import pytest
-from clusters import TESTS, Cluster, ray_cluster, wait_until
+import warm
+from clusters import Cluster, ray_cluster, wait_until
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.jobs.progress import SilentConsole
 from lightwell.pipeline.monitor.stats import FeedStats, QueueStats, ThreadStats
@@ -64,10 +63,32 @@ def plan(tmp_path: Path) -> Plan:
     return Plan.model_validate(written)
 
 
+PORT = """
+import sys
+import ray
+from lightwell.workers.ray.cluster import connect
+
+connect(sys.argv[1])
+print(ray.nodes()[0]["MetricsExportPort"])
+"""
+"""Asked in a process of its own: Ray counts once more for each cluster that one joined before."""
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
+    """A node whose agent takes metrics: a process that joins earlier tries for some seconds and then never exports any."""
     with ray_cluster(2) as started:
+        asked = warm.run(PORT, started.address)
+        assert asked.returncode == 0, asked.stderr
+        wait_until(lambda: has_metrics_of_raylet(int(asked.stdout)), EXPORT_S, "metrics of the raylet")
         yield started
+
+
+def has_metrics_of_raylet(port: int) -> bool:
+    try:
+        return any(("Component", "raylet") in labels for _, labels in scrape(port))
+    except OSError:
+        return False
 
 
 def some_stats(**changes: object) -> FeedStats:
@@ -131,6 +152,7 @@ def test_a_job_is_seen_at_its_nodes_endpoint(
 
 
 DRIVER = """
+import signal
 import sys
 from pathlib import Path
 from lightwell.pipeline.plan.plan import Plan
@@ -143,22 +165,16 @@ from ray_jobs import CountOnRay
 plan, out, address = Plan.load(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 connect(address)
 run_training_job(CountOnRay(plan), RayEngine(address, num_workers=1), out, SilentConsole())
-sys.stdin.read()
+signal.pause()
 """
 
 
 @contextmanager
-def counting_on_ray(plan: Plan, folder: Path, address: str) -> Iterator[subprocess.Popen[bytes]]:
+def counting_on_ray(plan: Plan, folder: Path, address: str) -> Iterator[warm.Running]:
     """Run a job in a process of its own, which stays: Ray counts once more for each cluster that one joined before."""
     plan.save(folder / "plan.yaml")
-    command = [sys.executable, "-c", DRIVER, folder / "plan.yaml", folder / "out", address]
-    env = {**os.environ, "PYTHONPATH": str(TESTS)}
-    process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+    with warm.running(DRIVER, folder / "plan.yaml", folder / "out", address) as driver:
+        yield driver
 
 
 @pytest.mark.ray
@@ -175,8 +191,8 @@ def test_what_workers_of_the_ray_engine_did_is_seen_with_their_feed(
         return of_job(scrape(node["MetricsExportPort"]), f"ray_lightwell_{name}_total", **tags, **more)
 
     with counting_on_ray(plan, tmp_path, cluster.address) as driver:
-        wait_until(lambda: seen("batches") == [12.0] or driver.poll() is not None, EXPORT_S, "an export")
-        assert driver.poll() is None, driver.stderr.read().decode()
+        wait_until(lambda: seen("batches") == [12.0] or not driver.process.is_alive(), EXPORT_S, "an export")
+        assert driver.process.is_alive(), driver.err.read_text()
         assert seen("samples") == [22.0]
         assert seen("moved_bytes")[0] > 22 * 32 * 32 * 3
         assert seen("step_seconds", stage="process", step="decode")[0] > 0

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import warm
+from clusters import wait_until
 from lightwell.pipeline.errors import OutputError, RunError
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.jobs.progress import SilentConsole
@@ -162,12 +161,10 @@ def test_a_kill_does_not_lose_the_list(plan: Plan, tmp_path: Path) -> None:
     plan.save(tmp_path / "plan.yaml")
     out = tmp_path / "out"
     out.mkdir()
-    run = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / "plan.yaml"), str(out)])
-    deadline = time.monotonic() + HANG_S
-    while len(keys_in(out)) < 3 and time.monotonic() < deadline:
-        time.sleep(0.1)
-    os.kill(run.pid, signal.SIGKILL)
-    assert run.wait() == -signal.SIGKILL
+    with warm.running(KILLED, tmp_path / "plan.yaml", out) as run:
+        wait_until(lambda: len(keys_in(out)) >= 3 or not run.process.is_alive(), HANG_S, "three entries")
+        run.process.kill()
+        assert run.end().returncode == -signal.SIGKILL
     assert len(keys_in(out)) == 3
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from clusters import TESTS
+import warm
 from lightwell import LocalEngine, Plan, PlanError, RequestError, Rows, run_batch_job
 from lightwell.pipeline.errors import SampleError
 from lightwell.pipeline.jobs.progress import SilentConsole
@@ -149,10 +147,7 @@ def test_a_job_killed_in_each_of_its_stages_ends_with_the_same_bytes(plan: Plan,
     keys = plan.load_index().table["key"].to_pylist()
     for stage, key in (("sizes", keys[21]), ("colours", keys[20]), ("darkest", keys[20]), ("", "")):
         trap.touch()
-        words = [sys.executable, "-c", KILLED, tmp_path / "plan.yaml", tmp_path / "out", trap, stage, key]
-        done = subprocess.run(
-            [str(word) for word in words], cwd=TESTS, capture_output=True, text=True, check=False
-        )
+        done = warm.run(KILLED, tmp_path / "plan.yaml", tmp_path / "out", trap, stage, key)
         assert done.returncode == (-9 if stage else 0), done.stderr
         if stage:
             done_parts = list(tmp_path.glob(f"out/stages/{stage}-*/parts/*"))

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import pyarrow as pa
+
     from ...zoo.build import ModelSpec
     from .job import DatasetAudit
 
@@ -60,18 +62,30 @@ def feature_plan(plan: Plan, model: ModelSpec | None, checkpoint: Path | None = 
     return Plan.model_validate({"index": plan.index, "errors": plan.errors, "seed": plan.seed, **policy})
 
 
-def network_facts(audit: DatasetAudit) -> dict[str, Any] | None:
-    """Return the name of the network, and what is to be known of it as sentences; None without one.
+def network_facts(audit: DatasetAudit, domain: pa.Table | None) -> dict[str, Any] | None:
+    """Return the name of the network, and notes on it as sentences; None without one.
+
+    Args:
+        audit: with the network.
+        domain: records of the stage ``domain``.
 
     Raises:
         ModelError: the checkpoint cannot be read.
     """
-    if audit.checkpoint is None:
-        return None if audit.model is None else {"name": audit.model.name, "notes": []}
+    if not audit.has_network:
+        return None
+    notes = []
+    if domain is not None and not domain.num_rows:
+        notes.append(
+            "It has no batch normalization, whose statistics of the training data would tell how far the images are from these."
+        )
+    if audit.model is not None:
+        return {"name": audit.model.name, "notes": notes}
     from ...training.checkpoint import read_metadata
 
+    assert audit.checkpoint is not None
     metadata, _ = read_metadata(audit.checkpoint)
-    notes = class_notes(audit.plan.load_index().classes, metadata.classes)
+    notes += class_notes(audit.plan.load_index().classes, metadata.classes)
     return {"name": metadata.model.name, "notes": notes}
 
 

@@ -30,6 +30,10 @@ RULES: Mapping[tuple[DatasetKind, str], Rule] = {
     ("drift", "area from 1/2"): ((0.14, "medium"), (0, "low")),  # half a standard deviation (Cohen 1988)
     ("drift", "difference of shares"): ((0.2, "medium"), (0, "low")),
     ("suspected_label", "share of images"): ((0, "low"),),
+    ("outlier", "share of images"): ((0.05, "medium"), (0, "low")),
+    ("coverage", "sparse"): ((0.2, "low"), (0, "note")),
+    ("coverage", "narrow"): ((0, "low"),),
+    ("domain_gap", "distance"): ((0.4, "medium"), (0.25, "low"), (0, "note")),
     ("predictive_property", "trace"): ((0.5, "high"), (0.2, "medium"), (0, "low")),
     ("predictive_property", "content"): ((0.5, "low"), (0, "note")),
     ("sample_order", "correlation"): ((0.3, "medium"), (0, "low")),

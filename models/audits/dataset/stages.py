@@ -17,7 +17,9 @@ from ....pipeline.statistics.file_measures import file_measures
 from ....pipeline.statistics.image_measures import image_measures
 from ..findings.finding import SCHEMA
 from .checks.all_checks import CHECKS_VERSION, run_checks
+from .checks.domain_gap import measure_gap
 from .checks.fixes import FIX_SCHEMA
+from .domain_stage import DOMAIN, DomainStage, domain_stages
 from .effects.changed_features import ChangedFeatureStage, changed_feature_stages
 from .effects.effect_stage import EffectStage, effect_stages, has_steps
 from .feature_plan import FEATURES, feature_stages, network_facts
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from ...features.embed import FeatureStage
     from .job import DatasetAudit
 
-MEASURES_VERSION = 2
+MEASURES_VERSION = 3
 """To be increased when a measure gives other values than before."""
 CHECKS_SCHEMA = pa.schema(
     {
@@ -163,7 +165,7 @@ class CheckStage:
     @property
     def needs(self) -> tuple[str, ...]:
         """Records, features if there is a network, and effects of the plan's transforms if it has some."""
-        features = (FEATURES,) if self.audit.has_network else ()
+        features = (FEATURES, DOMAIN) if self.audit.has_network else ()
         effects = (PLAN_EFFECTS,) if has_steps(self.audit.plan) else ()
         changed = (stage.name for stage in changed_feature_stages(self.audit))
         return (RECORDS, *features, *effects, *changed)
@@ -185,10 +187,13 @@ class CheckStage:
 
         def process(records: pa.Table) -> pa.RecordBatch:
             table = table_of(records, index.classes, self.audit.plan.seed, inputs.get(FEATURES))
-            findings, fixes = run_checks(table, self.audit.plan, inputs.get(PLAN_EFFECTS), changes)
+            domain = inputs.get(DOMAIN)
+            gap = None if domain is None else measure_gap(domain)
+            findings, fixes = run_checks(table, self.audit.plan, inputs.get(PLAN_EFFECTS), changes, gap)
             row = {
                 "summary": json.dumps(
-                    {**summarize(table, index), "network": network_facts(self.audit)}, ensure_ascii=False
+                    {**summarize(table, index), "network": network_facts(self.audit, domain)},
+                    ensure_ascii=False,
                 ),
                 "findings": [finding.to_dict() for finding in findings],
                 "fixes": [asdict(fix) for fix in fixes],
@@ -234,6 +239,7 @@ def stages_of_audit(
     | RecordStage
     | EffectStage
     | ChangedFeatureStage
+    | DomainStage
     | CheckStage
     | ListStage
     | PictureStage
@@ -246,6 +252,7 @@ def stages_of_audit(
         ImageStage(audit),
         RecordStage(audit),
         *feature_stages(audit),
+        *domain_stages(audit),
         *effect_stages(audit),
         *changed_feature_stages(audit),
         CheckStage(audit),

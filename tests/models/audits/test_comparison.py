@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from lightwell.models.audits.comparison.paired import mcnemar, paired_difference
 from lightwell.models.audits.findings.finding import Effect, Finding, Null, Region, Severity, finding_id
 from lightwell.models.audits.gradcam.findings import FINDINGS_VERSION
 from lightwell.pipeline.errors import RequestError
+from patience import HANG_S
 from scipy.stats import binomtest
 from typer.testing import CliRunner
 
@@ -254,6 +256,25 @@ def test_two_audits_of_datasets_are_compared_by_findings_and_labels(tmp_path: Pa
     page = (tmp_path / "out" / "diff.html").read_text()
     assert "Cells &lt;1&gt;" in page
     assert "McNemar" not in page
+
+
+def test_a_narrow_page_cuts_no_table(tmp_path: Path, chromium: str) -> None:
+    long = replace(finding(None), sentence="Evidence of a cat lies in the corner. " * 9)
+    first, second = (dataset(tmp_path / name, ["cat"], long) for name in "ab")
+    diff(str(first), str(second), "--out", str(tmp_path / "out"))
+    probe = """<iframe src="out/diff.html" width="360" height="900"></iframe><pre id="found"></pre><script>
+      addEventListener("load", () => {
+        const tables = [...document.querySelector("iframe").contentDocument.querySelectorAll(".scroll")];
+        document.getElementById("found").textContent = tables.map((one) => one.scrollWidth - one.clientWidth).join(" ");
+      });</script>"""
+    (tmp_path / "probe.html").write_text(probe)
+    command = [
+        chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+        "--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
+        (tmp_path / "probe.html").as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=HANG_S)
+    assert re.findall(r'<pre id="found">(.*?)</pre>', done.stdout) == ["0 0 0"]
 
 
 def test_audits_of_a_model_and_of_a_dataset_are_not_compared(tmp_path: Path) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import warm
 from clusters import Cluster
 from lightwell.cli.index import open_readers
 from lightwell.cli.options import EngineName
@@ -156,5 +156,4 @@ def test_the_command_line_writes_the_same_file(
 
 
 def index_command(source: Path, output: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lightwell.cli", "index", str(source), "-o", str(output), *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return warm.run(warm.COMMAND, "index", source, "-o", output, *words)

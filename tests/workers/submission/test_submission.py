@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import commands
 import lightwell
 import pytest
 import typer
@@ -264,15 +265,14 @@ def test_the_entrypoint_means_there_what_the_command_means_here(
     shipment = ship(Path(words[1]), job=None)
     there = tmp_path / "there"
     shipment.copy_to(there)
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["sh", "-c", shipment.entrypoint(words)],
-        cwd=there,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    told = tmp_path / "told"
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nprintf '%s\\0' \"$@\" > {told}\n")
+    python.chmod(0o755)
+    subprocess.run(["sh", "-c", shipment.entrypoint(words, str(python))], cwd=there, check=True)
+    option, module, *received = told.read_text().split("\0")[:-1]
+    assert (option, module) == ("-m", "lightwell.cli")
+    done = commands.lightwell(*received, cwd=there)
     assert done.returncode == 0, done.stderr
     assert [step["name"] for step in json.loads(done.stdout)] == ["Read", "Draw", "Decode", "Resize", "Batch"]
     assert not list(tmp_path.rglob("hacked"))

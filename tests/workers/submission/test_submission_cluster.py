@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import commands
 import lightwell
 import pyarrow.parquet as pq
 import pytest
+import warm
 from clusters import Cluster, ray_cluster, wait_until
 from lightwell.pipeline.errors import RequestError
 from lightwell.pipeline.index.build import build_index
@@ -106,14 +107,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("theirs", None)
 
 
-def command_of(*words: object) -> list[str]:
-    return [sys.executable, "-m", "lightwell.cli", *map(str, words)]
-
-
-def environment(project: Path) -> Mapping[str, str]:
-    return {**os.environ, "PYTHONPATH": str(project)}
-
-
 def run(*words: object, project: Path) -> subprocess.CompletedProcess[str]:
     assert Path.cwd() == project
     return commands.lightwell(*words)
@@ -191,19 +184,18 @@ def test_a_detached_job_is_listed_followed_and_stopped(cluster: Cluster, project
     job = done.stdout.strip()
     assert f"lightwell jobs stop {job} --address {cluster.dashboard}" in done.stderr
 
-    following = subprocess.Popen(
-        command_of("jobs", "logs", job, "--follow", *address),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert following.stdout is not None
-    assert any(line == "waiting\n" for line in following.stdout)
-    following.send_signal(signal.SIGINT)
-    _, told = following.communicate(timeout=HANG_S)
-    assert following.returncode == 1
-    assert f"{job} is still running" in told
-    assert f"lightwell jobs stop {job}" in told
+    with warm.running(warm.COMMAND, "jobs", "logs", job, "--follow", *address) as following:
+        wait_until(
+            lambda: "waiting\n" in following.out.read_text() or not following.process.is_alive(),
+            HANG_S,
+            "the line of a job",
+        )
+        assert following.process.pid is not None
+        os.kill(following.process.pid, signal.SIGINT)
+        followed = following.end()
+    assert followed.returncode == 1
+    assert f"{job} is still running" in followed.stderr
+    assert f"lightwell jobs stop {job}" in followed.stderr
 
     assert f"{job}: RUNNING" in run("jobs", "status", job, *address, project=project).stdout
     assert f"{job}: stopping" in run("jobs", "stop", job, *address, project=project).stdout
@@ -231,13 +223,8 @@ def test_a_log_is_whole_though_connections_drop(cluster: Cluster, project: Path)
 
 
 def test_another_token_is_told_as_such(cluster: Cluster, project: Path) -> None:
-    done = subprocess.run(
-        command_of("jobs", "ls", "--address", cluster.dashboard),
-        env={**environment(project), "RAY_AUTH_TOKEN": "0" * 64},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    other = f"import os; os.environ['RAY_AUTH_TOKEN'] = '0' * 64; {warm.COMMAND}"
+    done = warm.run(other, "jobs", "ls", "--address", cluster.dashboard)
     assert done.returncode == 2
     assert "--address: expected the token of the cluster" in done.stderr
 

@@ -96,10 +96,10 @@ def measured_plan(plan: Plan) -> Plan:
     return plan.model_copy(update={"cache": None, "progressive_size": None, "device": "cpu"})
 
 
-def sampled_keys(keys: Sequence[str], seed: int) -> tuple[str, ...]:
-    """Return at most `MAX_IMAGES` of the keys, in their order."""
-    if len(keys) <= MAX_IMAGES:
+def sampled_keys(keys: Sequence[str], seed: int, most: int = MAX_IMAGES) -> tuple[str, ...]:
+    """Return at most so many of the keys, in their order."""
+    if len(keys) <= most:
         return tuple(keys)
     generator = numpy_generator(derive_seed("inspect", seed, 0, "plan effects"))
-    rows = sorted(generator.choice(len(keys), MAX_IMAGES, replace=False).tolist())
+    rows = sorted(generator.choice(len(keys), most, replace=False).tolist())
     return tuple(keys[row] for row in rows)

@@ -51,9 +51,16 @@ CONTEXT: dict[str, Any] = {
     },
 }  # fmt: skip
 """Names of the format (Croissant 1.1, appendix 1)."""
-BIASES: tuple[DatasetKind, ...] = ("class_balance", "drift", "predictive_property", "sample_order")
+BIASES: tuple[DatasetKind, ...] = (
+    "class_balance",
+    "drift",
+    "coverage",
+    "predictive_property",
+    "sample_order",
+)
 LIMITATIONS: tuple[DatasetKind, ...] = (
-    "unreadable", "odd_file", "quality", "exact_duplicate", "near_duplicate", "leakage", "learning_curve", "plan_effect", "preprocessing",
+    "unreadable", "odd_file", "quality", "exact_duplicate", "near_duplicate", "leakage", "outlier", "domain_gap", "learning_curve", "plan_effect",
+    "preprocessing",
 )  # fmt: skip
 ANNOTATION: tuple[DatasetKind, ...] = ("suspected_label",)
 

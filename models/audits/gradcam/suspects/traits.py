@@ -1,9 +1,9 @@
-"""Properties of files and images that the images of a finding share and others of their class do not."""
+"""Properties of files and images that the images of a finding share and others of their class, or other classes, do not."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from ...findings.nulls import count_p_values
 from ...findings.slices import conditions_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -25,6 +25,15 @@ MIN_IMAGES = 8
 MAX_Q = 0.01
 MIN_DIFFERENCE = 0.3
 """Of the shares of images with a property."""
+MIN_DIFFERENCE_OF_CLASSES = 0.5
+"""Likewise, where the images of a finding are compared with other classes."""
+STORED = frozenset(
+    {
+        "format", "jpeg_quality", "chroma_subsampling", "progressive", "exif_camera", "exif_software", "exif_orientation", "mode",
+        "icc_profile",
+    }
+)  # fmt: skip
+"""Properties that no class has by what it shows."""
 MAX_TRAITS = 2
 
 
@@ -38,12 +47,19 @@ class Trait:
     share: float
     """Of the images of the finding."""
     other_share: float
-    """Of the other images of the class."""
+    """Of the images that are compared with."""
     q: float
+    of_class: bool = False
+    """Whether the whole class has it and is compared with other classes."""
 
 
 def describe_findings(findings: Sequence[Finding], table: ImageTable) -> list[Finding]:
-    """Add the properties that their listed images share to the sentences of findings about a class."""
+    """Add the properties that their images share to the sentences of findings about a class.
+
+    Args:
+        findings: with the keys of all images that show them, or of the strongest.
+        table: of the audit.
+    """
     row_of = {str(key): row for row, key in enumerate(table.keys.tolist())}
     described = []
     for each in findings:
@@ -60,7 +76,8 @@ def describe_findings(findings: Sequence[Finding], table: ImageTable) -> list[Fi
 def traits_of(table: ImageTable, own: NDArray[np.intp], class_number: int) -> list[Trait]:
     """Return the properties that some images of a class have more often than its other images, the surest first.
 
-    Each property is tested by Fisher's exact test within the class; q-values are over all properties.
+    If there are none, how the images were stored is compared with other classes, since the whole class may have the property.
+    Each property is tested by Fisher's exact test; q-values are over all properties of a comparison.
 
     Args:
         table: of the audit.
@@ -68,10 +85,22 @@ def traits_of(table: ImageTable, own: NDArray[np.intp], class_number: int) -> li
         class_number: of the class with whose other images they are compared.
     """
     rows = np.union1d(np.flatnonzero(table.classes == class_number), own)
-    is_own = np.isin(rows, own)
+    found = _compare(table.facts, rows, np.isin(rows, own), MIN_DIFFERENCE)
+    if found:
+        return found
+    stored = {name: values for name, values in table.facts.items() if name in STORED}
+    rows = np.union1d(np.flatnonzero((table.classes >= 0) & (table.classes != class_number)), own)
+    found = _compare(stored, rows, np.isin(rows, own), MIN_DIFFERENCE_OF_CLASSES)
+    return [replace(each, of_class=True) for each in found]
+
+
+def _compare(
+    facts: Mapping[str, NDArray[Any]], rows: NDArray[np.intp], is_own: NDArray[np.bool_], least: float
+) -> list[Trait]:
+    """Return the conditions that some of the rows meet more often than the others, the surest first."""
     if min(int(is_own.sum()), int((~is_own).sum())) < MIN_IMAGES:
         return []
-    conditions = conditions_of({name: values[rows] for name, values in table.facts.items()})
+    conditions = conditions_of({name: values[rows] for name, values in facts.items()})
     if not conditions:
         return []
     meets = np.stack([condition.rows for condition in conditions])
@@ -82,7 +111,7 @@ def traits_of(table: ImageTable, own: NDArray[np.intp], class_number: int) -> li
     found: dict[str, Trait] = {}
     for place in np.lexsort((-(shares - others), p)).tolist():
         condition = conditions[place]
-        if q[place] <= MAX_Q and shares[place] - others[place] >= MIN_DIFFERENCE:
+        if q[place] <= MAX_Q and shares[place] - others[place] >= least:
             trait = Trait(
                 condition.column,
                 condition.text,
@@ -95,8 +124,10 @@ def traits_of(table: ImageTable, own: NDArray[np.intp], class_number: int) -> li
 
 
 def _sentence(trait: Trait, num_own: int, finding: Finding) -> str:
+    others = "images of other classes" if trait.of_class else f"other images of {finding.class_name}"
+    which = "images that show it" if num_own == finding.num_concerned else "listed images"
     chance = "q < 0.001" if trait.q < 0.001 else f"q = {trait.q:.2g}"
     return (
-        f"{trait.text} for {100 * trait.share:.0f} % of the {num_own} listed images and {100 * trait.other_share:.0f} % of the "
-        f"other images of {finding.class_name} ({chance})."
+        f"{trait.text} for {100 * trait.share:.0f} % of the {num_own} {which} and {100 * trait.other_share:.0f} % of the "
+        f"{others} ({chance})."
     )

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from lightwell import ModelSpec, Plan, build_index
+from lightwell import ModelSpec, Plan, View, build_index
 from lightwell.cli.app import app
-from lightwell.models.audits.dataset.feature_plan import class_notes, feature_plan
+from lightwell.models.audits.dataset.domain_stage import DOMAIN_SCHEMA, normalization_layers
+from lightwell.models.audits.dataset.feature_plan import class_notes, feature_plan, network_facts
 from lightwell.models.audits.dataset.job import DatasetAudit
 from lightwell.models.features.embed import Embed
-from lightwell.models.training.checkpoint import CheckpointMetadata, save_checkpoint
+from lightwell.models.training.checkpoint import CheckpointMetadata, load_model, save_checkpoint
 from lightwell.models.training.saved_plan import SavedPlan
 from lightwell.models.zoo.build import build_model
 from lightwell.pipeline.errors import PlanError
@@ -87,7 +89,7 @@ def test_a_checkpoint_without_preprocessing_asks_for_a_plan(folder: Path, tmp_pa
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (("--weights", "none"), "expected --model NAME with it, got 'none' alone"),
+        (("--weights", "none"), "expected --model beside it, got 'none' alone"),
         (
             ("--model", "resnet18", "--checkpoint", "best.safetensors"),
             "expected at most one of model and checkpoint, got both",
@@ -103,3 +105,35 @@ def test_networks_that_cannot_be_used_are_refused_before_anything_is_written(
     assert done.exit_code != 0
     assert message in f"{done.output} {done.exception}"
     assert not (tmp_path / "out").exists()
+
+
+def test_statistics_of_normalization_layers_are_in_standard_deviations_of_training(folder: Path) -> None:
+    (stage,) = (folder / "out" / "stages").glob("domain-*")
+    rows = pq.read_table(stage).to_pylist()
+    model = build_model(SPEC)
+    assert {row["layer"] for row in rows} == set(normalization_layers(model))
+    plan = Plan.model_validate({"index": folder / "index.parquet", "preprocess": STEPS})
+    seen: list[torch.Tensor] = []
+    name = rows[0]["layer"]
+    loaded = load_model(folder / "best.safetensors").model
+    loaded.get_submodule(name).register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.no_grad(), LocalEngine(num_threads=1).feed(plan, View()) as feed:
+        for batch in feed:
+            loaded(batch.images)
+    images = torch.cat(seen)
+    own = [row for row in rows if row["layer"] == name]
+    assert sum(row["num_images"] for row in own) == len(images) == 10
+    # running statistics of a new layer are 0 and 1
+    np.testing.assert_allclose(
+        sum(np.array(row["sums"]) for row in own), images.mean((2, 3)).sum(0), rtol=1e-3
+    )
+    np.testing.assert_allclose(
+        sum(np.array(row["squares"]) for row in own), images.square().mean((2, 3)).sum(0), rtol=1e-3
+    )
+
+
+def test_networks_without_batch_normalization_are_said_to_have_no_gap(folder: Path) -> None:
+    audit = DatasetAudit(plan=Plan(index=folder / "index.parquet"), model=ModelSpec(name="squeezenet1_1"))
+    facts = network_facts(audit, DOMAIN_SCHEMA.empty_table())
+    assert facts is not None
+    assert "no batch normalization" in facts["notes"][0]

@@ -174,12 +174,29 @@ def test_a_finding_names_the_property_that_its_images_share(share: float) -> Non
     assert not any("noise" in each.sentence for each in found)
 
 
+def test_a_finding_on_a_class_that_was_saved_otherwise_says_so() -> None:
+    generator = np.random.default_rng(0)
+    quality = generator.choice([85.0, 90.0, 95.0], 400)
+    quality[100:200] = 75.0
+    width = np.where(np.arange(400) // 100 == 1, 32.0, 64.0)
+    table = image_table(num_each=100, facts={"jpeg_quality": quality, "width": width})
+    plant(table, np.arange(100, 140))
+    found = [each for each in describe_findings(region_suspects(table), table) if each.class_name == "class1"]
+    assert found
+    for each in found:
+        assert (
+            "jpeg_quality is 75 for 100 % of the 40 images that show it and 0 % of the images of other classes"
+            in (each.sentence)
+        )
+        assert "width" not in each.sentence, "it may belong to what the class shows"
+
+
 def test_properties_that_say_nothing_describe_no_finding_in_forty_tables() -> None:
     named = 0
     for seed in range(40):
         generator = np.random.default_rng(seed)
         facts: dict[str, Any] = {f"measure{number}": generator.normal(size=240) for number in range(20)}
-        facts["camera"] = generator.choice(np.array(["A", "B"], object), 240)
+        facts["exif_camera"] = generator.choice(np.array(["A", "B"], object), 240)
         table = image_table(num_each=60, seed=seed, facts=facts)
         found = traits_of(table, np.arange(60, 84), 1)
         assert len(found) <= MAX_TRAITS

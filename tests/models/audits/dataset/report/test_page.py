@@ -103,6 +103,7 @@ window.addEventListener("load", () => {
     overflow: pages.map((one) => one.documentElement.scrollWidth - one.documentElement.clientWidth),
     all: shown(), class: apply("class", "b"), split: apply("split", "test"), kind: apply("finding", "leakage"),
     none: apply("finding", "none"), key: apply("text", "3.JPG"), status: page.getElementById("filter-count").textContent,
+    cut: [...pages[0].querySelectorAll(".scroll")].map((one) => one.scrollWidth - one.clientWidth),
     buttons: [...page.querySelectorAll("button.copy")].map((button) => button.hidden),
     injected: page.querySelectorAll("img").length,
     figure: getComputedStyle(page.querySelector("figure")).minWidth,
@@ -195,6 +196,7 @@ def test_the_page_filters_its_gallery_and_answers_keys_in_a_browser(
     assert [line for line in done.stderr.splitlines() if ":CONSOLE" in line] == []
     found = json.loads(html.unescape(re.findall(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)[0]))
     assert found["overflow"] == [0, 0], "nothing is wider than the page, narrow or wide"
+    assert found["cut"] == [0], "narrow, a table is a list"
     assert found["all"] == sorted(KEYS[:5])
     assert found["class"] == ["0.jpg", "1.jpg"]
     assert found["split"] == ["1.jpg", HOSTILE]
