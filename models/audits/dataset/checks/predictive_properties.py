@@ -23,6 +23,8 @@ from ..severity import severity_of
 from .table_columns import category_columns, number_columns
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
 
     from ..dataset_table import DatasetTable
@@ -92,12 +94,45 @@ def find_predictive_properties(table: DatasetTable) -> list[Finding]:
         for name, (values, names) in groups.items()
     }
     adjusted = q_values(np.array([each.p for each in predictions.values()]))
+    q_of = dict(zip(predictions, adjusted.tolist(), strict=True))
+    telling = [name for name, each in predictions.items() if q_of[name] <= MAX_Q and _tells(name, each)]
+    telling.sort(key=lambda name: (-predictions[name].score, name))
+    same: dict[str, list[str]] = {}
+    for name in telling:
+        causes = (one for one in same if _is_explained(name, one, groups, predictions, labels, folds))
+        cause = next(causes, None)
+        if cause is None:
+            same[name] = []
+        else:
+            same[cause].append(name)
     found = [
-        _finding(table, name, each, float(q), groups[name], numbers, rows)
-        for (name, each), q in zip(predictions.items(), adjusted, strict=True)
-        if q <= MAX_Q and each.score >= _least_score(name, each) and each.low > 0
+        _finding(table, name, predictions[name], q_of[name], groups[name], numbers, rows, also)
+        for name, also in same.items()
     ]
     return sorted(found, key=lambda each: (-each.effect.value, each.id))
+
+
+def _is_explained(
+    name: str,
+    cause: str,
+    groups: Mapping[str, tuple[NDArray[np.int64], tuple[str, ...]]],
+    predictions: Mapping[str, Prediction],
+    labels: NDArray[np.int64],
+    folds: NDArray[np.int64],
+) -> bool:
+    """Return whether a property says no more about the class without the images that another property stands out in."""
+    rest = groups[cause][0] != predictions[cause].group
+    _, rest_labels = np.unique(labels[rest], return_inverse=True)
+    sizes = np.bincount(rest_labels)
+    if (sizes >= MIN_IMAGES).sum() < 2:
+        return predictions[cause].number == predictions[name].number
+    usable = sizes[rest_labels] >= MIN_IMAGES
+    _, rest_labels = np.unique(rest_labels[usable], return_inverse=True)
+    values, names = groups[name]
+    left = predict_class(
+        values[rest][usable], rest_labels, folds[rest][usable], int(rest_labels.max()) + 1, len(names)
+    )
+    return not (left.p <= MAX_Q and _tells(name, left))
 
 
 def group_numbers(values: NDArray[np.float64], most: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
@@ -223,8 +258,9 @@ def _counts(
     return np.asarray(flat.reshape(num_classes, num_groups), np.int64)
 
 
-def _least_score(name: str, each: Prediction) -> float:
-    return MIN_CONTENT_SCORE if each.of_one_class and name not in TRACES else MIN_SCORE
+def _tells(name: str, each: Prediction) -> bool:
+    least = MIN_CONTENT_SCORE if each.of_one_class and name not in TRACES else MIN_SCORE
+    return each.score >= least and each.low > 0
 
 
 def _finding(
@@ -235,6 +271,7 @@ def _finding(
     groups: tuple[NDArray[np.int64], tuple[str, ...]],
     numbers: NDArray[np.int64],
     rows: NDArray[np.intp],
+    also: Sequence[str],
 ) -> Finding:
     values, names = groups
     label, value = int(numbers[each.number]), names[each.group]
@@ -257,7 +294,8 @@ def _finding(
         class_number=label,
         group=f"{name} = {value}",
         sentence=f"{name} alone tells {subject} with a score of {each.score:.2f} (0: not at all, 1: always): "
-        f"{100 * each.own:.0f} % of class {class_name} have {value}, {100 * each.others:.0f} % of the others.",
+        f"{100 * each.own:.0f} % of class {class_name} have {value}, {100 * each.others:.0f} % of the others."
+        + _also(also),
         effect=Effect(each.score, "chance-corrected score", each.low, each.high),
         null=Null(0.0, each.p, q),
         num_images=len(rows),
@@ -266,6 +304,13 @@ def _finding(
         other_keys=table.keys_of(table.generator(f"others {name}").permutation(others)[:MAX_KEYS]),
         advice=Advice(reason, AUGMENTATIONS.get(name, "")),
     )
+
+
+def _also(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    listed = " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
+    return f" {'So does' if len(names) == 1 else 'So do'} {listed}, through the same images."
 
 
 AUGMENTATIONS = {

@@ -56,6 +56,24 @@ def test_a_camera_of_one_class_is_found_and_missing_values_are_a_value() -> None
     assert (found.class_name, found.group) == ("class0", "bytes_per_pixel = missing")
 
 
+def test_properties_that_follow_from_another_are_named_in_its_finding() -> None:
+    generator = np.random.default_rng(0)
+    quality = np.full(600, 90.0)
+    quality[200:390] = 60
+    columns = {
+        "jpeg_quality": quality,
+        "bytes": 1e5 * (quality / 90 + generator.normal(0, 0.03, 600)),
+        "blockiness": 1.1 - quality / 900 + generator.normal(0, 0.01, 600),
+    }
+    camera = np.where(np.arange(600) < 180, "A", generator.choice(["B", "C"], 600)).astype(object)
+    quality_found, camera_found = sorted(
+        find_predictive_properties(table_of(**columns, exif_camera=camera)), key=lambda each: each.group or ""
+    )[::-1]
+    assert (quality_found.group, camera_found.group) == ("jpeg_quality = 60", "exif_camera = A")
+    assert "So do blockiness and bytes, through the same images." in quality_found.sentence
+    assert "through the same images" not in camera_found.sentence
+
+
 @pytest.mark.parametrize("num_classes", [10, 40])
 def test_a_trace_of_half_of_one_class_among_many_is_found_and_a_content_is_not(num_classes: int) -> None:
     sizes = (48,) * num_classes
