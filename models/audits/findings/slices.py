@@ -25,6 +25,8 @@ NUM_BINS = 4
 """Bins of a column of numbers, of equal numbers of rows."""
 MAX_VALUES = 10
 """Most frequent values of a column that become conditions."""
+MIN_COMMON = 0.05
+"""Share of the rows from which on a single value of a column of numbers, such as a JPEG quality, becomes a condition."""
 NUM_PERMUTATIONS = 199
 MAX_P_OF_PART = 0.001
 """A second condition has to make so much of a difference that chance alone would with at most this probability."""
@@ -87,9 +89,12 @@ def _ranges(name: str, values: NDArray[np.float64]) -> list[tuple[str, NDArray[n
     edges = np.unique(np.quantile(values[known], np.arange(1, NUM_BINS) / NUM_BINS))
     bins = np.where(known, np.searchsorted(edges, np.nan_to_num(values), side="left"), -1)
     limits = [-np.inf, *edges.tolist(), np.inf]
-    return [
+    ranges = [
         (_range_text(name, low, high), bins == n) for n, (low, high) in enumerate(itertools.pairwise(limits))
     ]
+    numbers, counts = np.unique(values[known], return_counts=True)
+    common = numbers[counts >= max(MIN_ROWS, MIN_COMMON * len(values))][:MAX_VALUES]
+    return [(f"{name} is {value:.6g}", values == value) for value in common.tolist()] + ranges
 
 
 def _range_text(name: str, low: float, high: float) -> str:

@@ -44,6 +44,18 @@ def test_the_best_slice_has_the_highest_score_of_all_counted_one_by_one() -> Non
     assert (flags[best.rows]).mean() > 0.8
 
 
+def test_a_value_that_many_rows_have_is_a_condition_beside_ranges() -> None:
+    quality = numpy_generator(0).integers(60, 96, 400).astype(np.float64)
+    quality[:100] = 75
+    texts = [condition.text for condition in conditions_of({"quality": quality})]
+    assert [text for text in texts if text.removeprefix("quality is ").isdigit()] == ["quality is 75"]
+    assert len(texts) == 5
+    assert not any(
+        text.startswith("brightness is 0.")
+        for text in (condition.text for condition in conditions_of(columns()))
+    )
+
+
 def test_a_single_condition_is_preferred_where_a_second_adds_nothing() -> None:
     table = columns()
     flags = (table["format"] == "PNG") & (numpy_generator(2).random(400) < 0.5)
