@@ -1,4 +1,4 @@
-"""Stage that compares what a network sees of a dataset with what it saw in training: the inputs of its batch normalization.
+"""Stage that measures the inputs of batch normalization on a sample of the images, in units of the training data.
 
 Batch normalization keeps the mean and variance of its input over the training data, by channel. They describe these data without
 any image of them (AdaBN, Li et al., "Revisiting batch normalization for practical domain adaptation", 2016; DeepInversion, Yin et
