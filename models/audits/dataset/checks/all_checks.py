@@ -48,7 +48,7 @@ SIMPLE_CHECKS = (
     find_predictive_properties,
 )
 """Checks that need the table only."""
-CHECKS_VERSION = 6
+CHECKS_VERSION = 7
 """To be increased when a check finds something else than before."""
 
 

@@ -19,7 +19,7 @@ from .slices import slice_suspects
 if TYPE_CHECKING:
     from .image_table import ImageTable
 
-SEARCH_VERSION = 6
+SEARCH_VERSION = 7
 """Changes with the searches and their thresholds."""
 SEARCHES = (
     region_suspects,
