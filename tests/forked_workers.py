@@ -1,8 +1,9 @@
-"""Ray nodes whose worker processes are forked from one that has imported what they need.
+"""Ray nodes whose workers and agents are forked from processes that have imported what they need.
 
 A worker of Ray imports torch and Albumentations for three seconds of processor time, and tests start hundreds of them. The
-raylet of a node started here runs a small program in place of the interpreter. It asks the node's fork server for a process
-with the same arguments, environment and files, which then does what Ray's own worker does.
+raylet of a node started here runs a small program in place of the interpreter. It asks a fork server of the node for a process
+with the same arguments, environment and files, which then does what Ray's own worker or agent does. Agents have a server of
+their own, which has imported Ray; workers import it themselves, as Ray's core keeps the variables of its first import.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
-from importlib.util import find_spec
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from threading import Thread
@@ -29,6 +29,10 @@ START = (
 """The program of ``ray start``, without the server of ``ray://`` addresses, which no test connects to."""
 UNSHARED = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-c"]
 """Runs a shell command in a mount namespace of its own."""
+AGENTS = ("ray/dashboard/agent.py", "ray/_private/runtime_env/agent/main.py")
+"""What a raylet starts beside itself."""
+PIPED = {"RAY_enable_pipe_based_agent_to_parent_health_check": "1"}
+"""Makes agents find by their input that the raylet is gone: here they are not its children."""
 REQUEST_BYTES = 1 << 20
 CONTEXT = "--serialized-runtime-env-context="
 LANGUAGE = "--language="
@@ -39,22 +43,23 @@ argv, env = sys.argv[1:], dict(os.environ)
 context = next((w for w in argv if w.startswith({context!r})), None)
 context = json.loads(context[len({context!r}):]) if context else {{}}
 variables = context.get("env_vars", {{}})
+start = next((n for n, w in enumerate(argv) if w.endswith(("default_worker.py", *{agents!r}))), None)
+is_agent = start is not None and argv[start].endswith({agents!r})
 ours = (
-    not argv[:1] == ["-u"] and any(w.endswith("default_worker.py") for w in argv)
+    start is not None and (is_agent or not argv[:1] == ["-u"])
     and not any(context.get(name) for name in ("command_prefix", "override_worker_entrypoint"))
     and "PYTHONPATH" not in variables
 )
 if not ours:
     os.execve({python!r}, [{python!r}, *argv], env)
-start = next(n for n, w in enumerate(argv) if w.endswith("default_worker.py"))
 skipped = ({context!r}, {language!r})
 request = json.dumps([[w for w in argv[start:] if not w.startswith(skipped)], {{**env, **variables}}]).encode()
 with socket.socket(socket.AF_UNIX) as server:
-    server.connect({address!r})
+    server.connect({for_agents!r} if is_agent else {for_workers!r})
     socket.send_fds(server, [request], [0, 1, 2])
     server.recv(1)  # ends with the worker
 """
-"""The program that raylets run as their interpreter; it becomes the real one for anything but a plain worker."""
+"""The program that raylets run as their interpreter; it becomes the real one for anything but plain workers and agents."""
 
 
 def start_node(
@@ -78,7 +83,7 @@ def _run_hidden_node(hidden: Path, arguments: list[str], env: dict[str, str], _:
 
 
 def _run_node(arguments: list[str], env: dict[str, str], folder: Path, log: Path) -> None:
-    """Become the node: the fork server is a child in its session."""
+    """Become the node: its fork servers are children in its session."""
     _begin_session(log)
     for descriptor, path, flags in (
         (0, os.devnull, os.O_RDONLY),
@@ -86,20 +91,30 @@ def _run_node(arguments: list[str], env: dict[str, str], folder: Path, log: Path
         (2, log, os.O_WRONLY),
     ):
         os.dup2(os.open(path, flags), descriptor)
-    server = socket.socket(socket.AF_UNIX)
-    address = folder / f"fork-{os.getpid()}"
-    server.bind(str(address))
-    server.listen(64)
-    if os.fork() == 0:
-        _serve(server, env)
-    server.close()
+    for_workers, for_agents = (folder / f"{name}-{os.getpid()}" for name in ("fork", "agents"))
+    paths = _search_path(env)
+    sys.path[:] = paths
+    _set_environment({**env, **PIPED})
+    _fork_server(for_workers, paths)
+    import ray.dashboard.agent
+    import ray.scripts.scripts  # noqa: F401
+
+    _fork_server(for_agents, paths)
     ask = folder / f"python-{os.getpid()}"
     ask.write_text(
-        ASK.format(python=sys.executable, address=str(address), context=CONTEXT, language=LANGUAGE)
+        ASK.format(
+            python=sys.executable,
+            for_workers=str(for_workers),
+            for_agents=str(for_agents),
+            agents=AGENTS,
+            context=CONTEXT,
+            language=LANGUAGE,
+        )
     )
     ask.chmod(0o755)
-    start = f"import sys; sys.executable = {str(ask)!r}; {START}"
-    os.execve(sys.executable, [sys.executable, "-c", start, *arguments], env)
+    sys.executable = str(ask)
+    sys.argv = ["ray", *arguments]
+    exec(START, {"__name__": "__main__"})
 
 
 def _begin_session(log: Path) -> None:
@@ -108,14 +123,19 @@ def _begin_session(log: Path) -> None:
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), descriptor)
 
 
-def _serve(server: socket.socket, env: dict[str, str]) -> None:
+def _fork_server(address: Path, paths: list[str]) -> None:
+    """Fork a process for each request at an address, in a child that has imported what this process has."""
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(address))
+    server.listen(64)
+    if os.fork() == 0:
+        _serve(server, paths)
+    server.close()
+
+
+def _serve(server: socket.socket, paths: list[str]) -> None:
     """Fork a process for each request, until the session is killed."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nothing is left of processes that end
-    paths = _search_path(env)
-    found = find_spec("ray")  # imported by each worker: Ray's core keeps the variables of its first import
-    assert found is not None
-    assert found.origin is not None
-    program = str(Path(found.origin).parent / "_private" / "workers" / "default_worker.py")
     while True:
         request, _ = server.accept()
         content, descriptors, *_ = socket.recv_fds(request, REQUEST_BYTES, 3)
@@ -124,21 +144,21 @@ def _serve(server: socket.socket, env: dict[str, str]) -> None:
             server.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             Thread(target=_end_with, args=(request,), daemon=True).start()
-            _work(program, paths, argv, variables, descriptors)
+            _work(paths, argv, variables, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
         request.close()
 
 
-def _work(
-    program: str, paths: list[str], argv: list[str], env: dict[str, str], descriptors: list[int]
-) -> None:
-    """Become the worker; the connection stays open until it ends."""
+def _work(paths: list[str], argv: list[str], env: dict[str, str], descriptors: list[int]) -> None:
+    """Become the worker or agent; the connection stays open until it ends."""
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
         os.close(descriptor)
     _set_environment(env)
+    program, *_ = argv
     sys.argv = argv
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - multiprocessing has put another in its place
     sys.path[:] = [str(Path(program).parent), *paths]
     code = 1
     try:

@@ -63,10 +63,32 @@ def plan(tmp_path: Path) -> Plan:
     return Plan.model_validate(written)
 
 
+PORT = """
+import sys
+import ray
+from lightwell.workers.ray.cluster import connect
+
+connect(sys.argv[1])
+print(ray.nodes()[0]["MetricsExportPort"])
+"""
+"""Asked in a process of its own: Ray counts once more for each cluster that one joined before."""
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
+    """A node whose agent takes metrics: a process that joins earlier tries for some seconds and then never exports any."""
     with ray_cluster(2) as started:
+        asked = warm.run(PORT, started.address)
+        assert asked.returncode == 0, asked.stderr
+        wait_until(lambda: has_metrics_of_raylet(int(asked.stdout)), EXPORT_S, "metrics of the raylet")
         yield started
+
+
+def has_metrics_of_raylet(port: int) -> bool:
+    try:
+        return any(("Component", "raylet") in labels for _, labels in scrape(port))
+    except OSError:
+        return False
 
 
 def some_stats(**changes: object) -> FeedStats:
