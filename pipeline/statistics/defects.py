@@ -12,6 +12,8 @@ from .tones import histogram_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from .working_copies import WorkingCopies
+
 BLOCK = 8
 """Side in pixels of a block of JPEG."""
 _NOISE_FILTER = np.array([1, -2, 1], np.float64)
@@ -21,22 +23,33 @@ _NORMAL_MEDIAN = 0.6744897501960817
 """Median of the absolute value of a standard normal variable."""
 _MIN_STEP = 0.1
 """Levels that are added to mean steps, so that plain images have no extreme ratio."""
+MIN_SQUARED_STEP = 0.5
+"""Squared levels that are added to mean squared steps, likewise: more than rounding to levels adds to them."""
+NOISE_RANGE = 20, 235
+"""Mean levels of tiles whose noise is not clipped."""
 
 
-def defect_measures(tiles: NDArray[np.uint8], working_gray: NDArray[np.uint8]) -> dict[str, Any]:
-    """Measure defects on luma: tiles at full resolution (N, h, w), and the working copy.
+def defect_measures(copies: WorkingCopies) -> dict[str, Any]:
+    """Measure defects on luma: on tiles at full resolution, and on smaller copies.
 
-    ``sharpness``: variance of the Laplacian (4 neighbors) at full resolution, in squared levels, from 0 (Pech-Pacheco et al.
-    2000); low for blurred and for plain images. ``working_sharpness``: the same on the working copy, comparable between images
-    of different sizes. ``noise``: see ``noise_level``. ``blockiness``: see ``blockiness``.
+    ``sharpness``: variance of the Laplacian (4 neighbors) on the tiles, in squared levels, from 0 (Pech-Pacheco et al. 2000);
+    low for blurred and for plain images. ``working_sharpness``: the same on the working copy, comparable between images of
+    different sizes. ``softness``: see ``softness``, of the halved copy. ``noise``: see ``noise_level``, of all tiles together;
+    ``least_noise``: that of the tile with the least mean response, which texture on a part of the image does not increase.
+    ``blockiness``: see ``blockiness``.
     """
+    tiles = copies.tiles
     stacked = tiles.reshape(-1, tiles.shape[2])
     laplacian = _without_edges(cv2.Laplacian(stacked, cv2.CV_16S), tiles)
     response = _without_edges(cv2.sepFilter2D(stacked, cv2.CV_16S, _NOISE_FILTER, _NOISE_FILTER), tiles)
+    absolute = np.asarray(cv2.convertScaleAbs(response), np.uint8)
+    plainest = _plainest_tile(tiles, absolute.reshape(len(tiles), -1))
     return {
         "sharpness": _variance(laplacian),
-        "working_sharpness": _variance(cv2.Laplacian(working_gray, cv2.CV_16S)),
-        "noise": noise_level(histogram_of(np.asarray(cv2.convertScaleAbs(response), np.uint8))),
+        "working_sharpness": _variance(cv2.Laplacian(copies.working_gray, cv2.CV_16S)),
+        "softness": softness(copies.halved_gray),
+        "noise": noise_level(histogram_of(absolute)),
+        "least_noise": 0.0 if plainest is None else noise_level(histogram_of(plainest)),
         "blockiness": blockiness(tiles),
     }
 
@@ -58,6 +71,20 @@ def noise_level(response_counts: NDArray[np.float64]) -> float:
         return 0.0
     median = level - 0.5 + float((half - cumulative[level - 1]) / response_counts[level])
     return median / (_NORMAL_MEDIAN * _NOISE_GAIN)
+
+
+def softness(gray: NDArray[np.uint8]) -> float:
+    """Return the mean squared difference of pixels two apart relative to that of neighbors, of the axis where it is larger.
+
+    The variogram (Matheron 1963) at two lags, whose ratio is 1 for noise, 2 for edges (independent steps) and 4 for smooth
+    transitions; contrast cancels out. Motion blurs one axis. 1 for plain images and for less than three pixels a side.
+    """
+    ratios = [1.0]
+    for axis, side in enumerate(gray.shape):
+        if side > 2:
+            near, far = (_mean_squared_step(gray, lag, axis) + MIN_SQUARED_STEP for lag in (1, 2))
+            ratios.append(far / near)
+    return max(ratios)
 
 
 def blockiness(tiles: NDArray[np.uint8]) -> float:
@@ -97,6 +124,22 @@ def _without_edges(stacked: NDArray[Any], tiles: NDArray[np.uint8]) -> NDArray[A
     down, across = (slice(1, -1) if side > 2 else slice(None) for side in tiles.shape[1:])
     inner = stacked.reshape(tiles.shape)[:, down, across]
     return np.ascontiguousarray(inner).reshape(-1, inner.shape[2])
+
+
+def _plainest_tile(tiles: NDArray[np.uint8], responses: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """Return the responses (N, pixels) of the tile where they are the least on average; None if all tiles are clipped."""
+    brightness, means = (
+        cv2.reduce(values, 1, cv2.REDUCE_AVG, dtype=cv2.CV_32F).ravel()
+        for values in (tiles.reshape(len(tiles), -1), responses)
+    )
+    means[(brightness < NOISE_RANGE[0]) | (brightness > NOISE_RANGE[1])] = np.inf
+    least = int(means.argmin())
+    return responses[least] if np.isfinite(means[least]) else None
+
+
+def _mean_squared_step(gray: NDArray[np.uint8], lag: int, axis: int) -> float:
+    first, second = (gray[lag:], gray[:-lag]) if axis == 0 else (gray[:, lag:], gray[:, :-lag])
+    return cv2.norm(first, second, cv2.NORM_L2SQR) / first.size
 
 
 def _variance(values: NDArray[Any]) -> float:

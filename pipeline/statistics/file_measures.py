@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from .frames import has_several_frames
 from .jpeg_traces import jpeg_traces
 from .metadata_blocks import metadata_blocks
 from .metadata_traces import exif_traces, icc_description
@@ -25,6 +26,7 @@ FILE_SCHEMA = pa.schema(
         pa.field("exif_date", pa.string()),
         pa.field("exif_orientation", pa.uint8()),
         pa.field("icc_profile", pa.string()),
+        pa.field("has_several_frames", pa.bool_()),
     ]
 )
 """Columns of ``file_measures``.
@@ -32,7 +34,8 @@ FILE_SCHEMA = pa.schema(
 ``content_hash`` is the BLAKE2b hash of the bytes, 128 bits as hexadecimal digits. The traces are null where a file has none
 or they cannot be read: ``jpeg_quality`` (1..100, see ``jpeg_quality``), ``chroma_subsampling`` (such as ``4:2:0``),
 ``progressive``; ``exif_camera`` (make and model), ``exif_software``, ``exif_date`` (when the picture was taken, else when it
-was saved, as written), ``exif_orientation`` (1..8); ``icc_profile`` (description of the color profile).
+was saved, as written), ``exif_orientation`` (1..8); ``icc_profile`` (description of the color profile);
+``has_several_frames`` (animated, or of several pages).
 """
 
 
@@ -60,4 +63,5 @@ def file_measures(data: bytes, format: str, width: int, height: int) -> dict[str
         "progressive": traces.is_progressive if traces else None,
         **exif_traces(exif),
         "icc_profile": icc_description(icc),
+        "has_several_frames": has_several_frames(data, format),
     }

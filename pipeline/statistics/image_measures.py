@@ -28,6 +28,7 @@ from .working_copies import make_working_copies
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_DEFECTS = ("sharpness", "working_sharpness", "softness", "noise", "least_noise", "blockiness")
 IMAGE_SCHEMA = pa.schema(
     [
         *((name, pa.float32()) for name in ("brightness", "contrast", "share_dark", "share_light")),
@@ -38,7 +39,7 @@ IMAGE_SCHEMA = pa.schema(
         *((name, pa.float32()) for name in ("white_balance_red", "white_balance_blue")),
         *((name, pa.float32()) for name in ("colorfulness", "saturation")),
         ("is_gray", pa.bool_()),
-        *((name, pa.float32()) for name in ("sharpness", "working_sharpness", "noise", "blockiness")),
+        *((name, pa.float32()) for name in _DEFECTS),
         *((name, pa.float32()) for name in ("border_vertical", "border_horizontal", "border_level")),
         *((name, pa.float32()) for name in SPECTRUM_NAMES),
         *((f"glcm_{name}", pa.float32()) for name in ("contrast", "homogeneity", "energy", "correlation")),
@@ -68,7 +69,7 @@ def image_measures(image: NDArray[np.uint8]) -> dict[str, Any]:
         **channel_measures(copies.sampled_rows),
         **color_measures(copies.color),
         "is_gray": is_gray(image, copies.color),
-        **defect_measures(copies.tiles, copies.working_gray),
+        **defect_measures(copies),
         **border_measures(copies.working_gray),
         **spectrum_measures(copies.tiles),
         **glcm_measures(copies.working_gray),

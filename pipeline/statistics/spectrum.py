@@ -37,9 +37,9 @@ def spectrum_measures(tiles: NDArray[np.uint8]) -> dict[str, Any]:
     if min(height, width) < MIN_SIDE:
         return dict.fromkeys(NAMES)
     window, weights, rings, num_frequencies = _layout(height, width)
-    sums = tiles.reshape(count, -1).sum(axis=1, dtype=np.int64)
-    means = (sums / (height * width)).astype(np.float32)[:, None, None]
-    spectrum = scipy.fft.rfft2((tiles - means) * window)
+    values = tiles.reshape(count, -1).astype(np.float32)
+    values -= (values @ np.ones(height * width, np.float32) / (height * width))[:, None]
+    spectrum = scipy.fft.rfft2(values.reshape(tiles.shape) * window, overwrite_x=True)
     power = (spectrum.real**2 + spectrum.imag**2).sum(axis=0)
     by_ring = np.asarray(np.bincount(rings, (power * weights).ravel(), NUM_RINGS + 2), np.float64)
     total = float(by_ring.sum())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from .tones import histogram_of
@@ -49,15 +50,14 @@ def cooccurrence(working_gray: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Count pairs of neighboring levels at 0, 45, 90 and 135 degrees, both ways; (16, 16)."""
     high = working_gray & 0xF0
     low = working_gray >> 4
-    pairs = np.concatenate(
-        [
-            (high[:, :-1] | low[:, 1:]).ravel(),
-            (high[1:, :-1] | low[:-1, 1:]).ravel(),
-            (high[:-1] | low[1:]).ravel(),
-            (high[:-1, :-1] | low[1:, 1:]).ravel(),
-        ]
+    sides = (
+        (high[:, :-1], low[:, 1:]),
+        (high[1:, :-1], low[:-1, 1:]),
+        (high[:-1], low[1:]),
+        (high[:-1, :-1], low[1:, 1:]),
     )
-    counts = histogram_of(pairs) if pairs.size else np.zeros(NUM_LEVELS**2)
+    pairs = [np.ravel(cv2.bitwise_or(*both)) for both in sides if both[0].size]
+    counts = histogram_of(np.concatenate(pairs)) if pairs else np.zeros(NUM_LEVELS**2)
     matrix = counts.reshape(NUM_LEVELS, NUM_LEVELS)
     return np.asarray(matrix + matrix.T)
 
@@ -74,9 +74,12 @@ def lbp_histogram(working_gray: NDArray[np.uint8]) -> list[float]:
         return [0.0] * NUM_PATTERNS
     middle = working_gray[1:-1, 1:-1]
     codes = np.zeros(middle.shape, np.uint8)
-    for bit, (row, column) in enumerate(_NEIGHBORS):
+    for row, column in _NEIGHBORS:
         neighbor = working_gray[row : row + height - 2, column : column + width - 2]
-        codes |= (neighbor >= middle).view(np.uint8) << bit
+        codes += codes
+        codes -= np.asarray(
+            cv2.compare(neighbor, middle, cv2.CMP_GE), np.uint8
+        )  # 255, that is -1, where it is
     counts = np.bincount(_pattern_of_code(), histogram_of(codes), NUM_PATTERNS)
     return [float(share) for share in counts / middle.size]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 import cv2
@@ -18,7 +19,7 @@ TILE_SIDE = 64
 TILES_PER_AXIS = 3
 TILE_STEP = 8
 """Tiles begin at multiples of the blocks of a JPEG."""
-MAX_SAMPLED_PIXELS = 1 << 16
+MAX_SAMPLED_PIXELS = 1 << 15
 """Images with more are sampled: every third, fifth, ... row."""
 
 
@@ -33,9 +34,10 @@ class WorkingCopies:
     they overlap in images of less than 192 px, and are shorter in those of less than 64 px."""
     color: NDArray[np.uint8]
     """RGB, halved by the mean of 2x2 pixels until the longest side is less than ``WORKING_SIDE``."""
+    halved_gray: NDArray[np.uint8]
+    """Luma, halved by the mean of 2x2 pixels until the longest side is less than ``2 * WORKING_SIDE``."""
     working_gray: NDArray[np.uint8]
-    """Luma, halved likewise to less than ``2 * WORKING_SIDE``, then resized linearly to a longest side of ``WORKING_SIDE``;
-    smaller images keep their size."""
+    """The same, resized linearly to a longest side of ``WORKING_SIDE``; smaller images keep their size."""
 
 
 def make_working_copies(image: NDArray[np.uint8]) -> WorkingCopies:
@@ -53,6 +55,7 @@ def make_working_copies(image: NDArray[np.uint8]) -> WorkingCopies:
         sampled_rows=image[min(step // 2, height - 1) :: step],
         tiles=_tiles(image),
         color=halve_to(color, WORKING_SIDE),
+        halved_gray=gray,
         working_gray=np.asarray(cv2.resize(gray, size[::-1], interpolation=cv2.INTER_LINEAR), np.uint8),
     )
 
@@ -74,11 +77,11 @@ def shrink_to(image: NDArray[np.uint8], *, width: int, height: int) -> NDArray[n
 
 def _tiles(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     rows, columns = (_parts(side) for side in image.shape[:2])
-    bands = [np.concatenate([image[down, across] for across in columns], axis=1) for down in rows]
-    mosaic = np.asarray(cv2.cvtColor(np.concatenate(bands), cv2.COLOR_RGB2GRAY))
-    height, width = mosaic.shape[0] // len(rows), mosaic.shape[1] // len(columns)
-    tiles = mosaic.reshape(len(rows), height, len(columns), width).swapaxes(1, 2)
-    return tiles.reshape(-1, height, width).astype(np.uint8)
+    height, width = (parts[0].stop - parts[0].start for parts in (rows, columns))
+    tiles = np.empty((len(rows) * len(columns), height, width), np.uint8)
+    for number, (down, across) in enumerate(product(rows, columns)):
+        cv2.cvtColor(image[down, across], cv2.COLOR_RGB2GRAY, dst=tiles[number])
+    return tiles
 
 
 def _parts(side: int) -> list[slice]:

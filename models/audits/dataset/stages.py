@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from ...features.embed import FeatureStage
     from .job import DatasetAudit
 
-MEASURES_VERSION = 2
+MEASURES_VERSION = 3
 """To be increased when a measure gives other values than before."""
 CHECKS_SCHEMA = pa.schema(
     {

@@ -68,10 +68,10 @@ class SuspectStage:
         keys = table.keys.tolist()
         table = replace(table, facts={**self._measured_facts(keys), **table.facts, **self._group_facts(keys)})
         found, known_classes = search_all(table), match.names[: match.num_index]
-        listed = describe_findings([replace(each, keys=each.keys[:MAX_KEYS]) for each in found], table)
         rows = [
-            said.to_dict() | {"fixes": [asdict(fix) for fix in suspect_fixes(table, each, known_classes)]}
-            for said, each in zip(listed, found, strict=True)
+            replace(said, keys=said.keys[:MAX_KEYS]).to_dict()
+            | {"fixes": [asdict(fix) for fix in suspect_fixes(table, each, known_classes)]}
+            for said, each in zip(describe_findings(found, table), found, strict=True)
         ]
         return pa.RecordBatch.from_pylist(rows, schema=SUSPECT_SCHEMA)
 

@@ -18,7 +18,11 @@ from hypothesis import strategies as st
 from lightwell.pipeline.statistics.file_measures import FILE_SCHEMA, file_measures
 from PIL import Image, ImageCms
 
-TRACES = [name for name in FILE_SCHEMA.names if name not in ("content_hash", "bytes_per_pixel")]
+TRACES = [
+    name
+    for name in FILE_SCHEMA.names
+    if name not in ("content_hash", "bytes_per_pixel", "has_several_frames")
+]
 PICTURE = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 
@@ -102,6 +106,16 @@ def test_files_without_traces_have_nulls() -> None:
         found = measure(save(format), format)
         assert [found[name] for name in TRACES] == [None] * len(TRACES)
     assert file_measures(b"", "jpeg", 0, 0)["bytes_per_pixel"] is None
+
+
+@pytest.mark.parametrize("format", ["gif", "png", "webp", "tiff"])
+def test_animations_and_pages_are_told_from_single_frames(format: str) -> None:
+    others = [Image.fromarray(PICTURE[::-1]), Image.fromarray(PICTURE // 2)]
+    assert measure(save(format), format)["has_several_frames"] is False
+    data = save(format, save_all=True, append_images=others)
+    assert measure(data, format)["has_several_frames"] is True
+    assert measure(data[:30], format)["has_several_frames"] in (None, True)
+    assert measure(save("jpeg"))["has_several_frames"] is False
 
 
 def test_the_hash_tells_files_apart_and_density_is_in_bytes() -> None:

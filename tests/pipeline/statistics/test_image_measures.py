@@ -43,6 +43,8 @@ RANGES = {
     "entropy": (0, 8),
     "colorfulness": (0, 500),
     "noise": (0, 63.1),
+    "least_noise": (0, 63.1),
+    "softness": (0.5, 4.1),
     "blockiness": (0, 2551),
     "glcm_contrast": (0, 225),
     "glcm_correlation": (-1, 1),

@@ -11,12 +11,12 @@ import skimage.color
 import skimage.feature
 import skimage.measure
 import skimage.transform
-from lightwell.pipeline.statistics.defects import blockiness, defect_measures
+from lightwell.pipeline.statistics.defects import blockiness, defect_measures, softness
 from lightwell.pipeline.statistics.image_measures import image_measures
 from lightwell.pipeline.statistics.spectrum import spectrum_measures
 from lightwell.pipeline.statistics.texture import cooccurrence, glcm_measures, lbp_histogram
 from lightwell.pipeline.statistics.tones import color_measures
-from lightwell.pipeline.statistics.working_copies import make_working_copies
+from lightwell.pipeline.statistics.working_copies import WorkingCopies, make_working_copies
 from scipy import ndimage
 
 if TYPE_CHECKING:
@@ -58,14 +58,35 @@ def test_channels_and_colors_agree_with_numpy(small_scene: NDArray[np.uint8]) ->
 
 
 def test_the_laplacian_and_noise_agree_with_scipy(small_scene: NDArray[np.uint8]) -> None:
-    tiles = make_working_copies(small_scene).tiles
-    gray = tiles[0].astype(int)
-    found = defect_measures(tiles, tiles[0])
+    copies = make_working_copies(small_scene)
+    gray = copies.tiles[0].astype(int)
+    found = defect_measures(copies)
     laplacian = ndimage.laplace(gray)[1:-1, 1:-1]
     assert found["sharpness"] == pytest.approx(laplacian.var())
     kernel = np.outer([1, -2, 1], [1, -2, 1])
     response = np.abs(ndimage.convolve(gray, kernel)[1:-1, 1:-1])
     assert found["noise"] == pytest.approx(np.median(response) / 0.6745 / 6, abs=0.13)
+    assert found["least_noise"] == found["noise"]
+
+
+def test_softness_is_the_ratio_of_a_variogram_at_two_lags(small_scene: NDArray[np.uint8]) -> None:
+    gray = luma(small_scene).astype(float)
+    ratios = []
+    for each in (gray, gray.T):
+        near, far = (np.square(each[lag:] - each[:-lag]).mean() for lag in (1, 2))
+        ratios.append((far + 0.5) / (near + 0.5))
+    assert softness(luma(small_scene)) == pytest.approx(max(ratios))
+    noise = np.random.default_rng(8).integers(0, 256, (64, 64), np.uint8)
+    assert softness(noise) == pytest.approx(1, abs=0.05)
+    assert softness(np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1))) == pytest.approx(4, abs=0.1)
+
+
+def test_texture_on_a_part_of_an_image_is_not_its_least_noise() -> None:
+    image = np.full((192, 192, 3), 120, np.uint8)
+    image[64:] = np.random.default_rng(9).integers(80, 160, (128, 192, 1), np.uint8)
+    found = image_measures(image)
+    assert found["noise"] > 10
+    assert found["least_noise"] == 0
 
 
 @pytest.mark.parametrize("sigma", [2.0, 5.0, 12.0, 25.0])
@@ -73,12 +94,15 @@ def test_planted_noise_is_measured_within_a_tenth(scene: NDArray[np.uint8], sigm
     smooth = cv2.GaussianBlur(scene, (0, 0), 3)
     noise = np.random.default_rng(4).normal(0, sigma, (*scene.shape[:2], 1))
     noisy = np.clip(smooth * 0.4 + 70 + noise, 0, 255).astype(np.uint8)
-    assert image_measures(noisy)["noise"] == pytest.approx(sigma, rel=0.1)
+    found = image_measures(noisy)
+    assert found["noise"] == pytest.approx(sigma, rel=0.1)
+    assert found["least_noise"] == pytest.approx(sigma, rel=0.1)
 
 
 def test_measures_follow_graded_blur_and_compression(scene: NDArray[np.uint8]) -> None:
     blurred = [scene, *(cv2.GaussianBlur(scene, (0, 0), sigma) for sigma in (0.7, 1.5, 3.0))]
     found = [image_measures(image) for image in blurred]
+    assert [measures["softness"] for measures in found] == sorted(measures["softness"] for measures in found)
     for name in ("sharpness", "working_sharpness", "high_frequency", "spectral_sharpness"):
         values = [measures[name] for measures in found]
         assert values == sorted(values, reverse=True), name
@@ -174,4 +198,5 @@ def test_tiles_are_pixels_of_the_image_at_block_borders(scene: NDArray[np.uint8]
 def test_the_largest_laplacians_are_summed_exactly() -> None:
     board = np.indices((64, 64)).sum(axis=0) % 2 * 255
     tiles = np.repeat(board.astype(np.uint8)[None], 9, axis=0)
-    assert defect_measures(tiles, tiles[0])["sharpness"] == pytest.approx(1020**2)
+    copies = WorkingCopies(tiles[0], tiles, tiles[0], tiles[0], tiles[0])
+    assert defect_measures(copies)["sharpness"] == pytest.approx(1020**2)

@@ -10,6 +10,7 @@ from .confusing_steps import find_confusing_steps
 from .coverage import find_coverage
 from .domain_gap import DomainGap, find_domain_gap
 from .drift import find_drift
+from .duplicate_groups import without_copies
 from .exact_duplicates import exact_groups, find_exact_duplicates, fix_exact_duplicates
 from .leakage import find_leakage, find_leaks
 from .learning_curve import find_learning_curve, measure_curve
@@ -72,7 +73,8 @@ def run_checks(
     leaks = find_leaks(table, exact=exact, near=near)
     found = [finding for check in SIMPLE_CHECKS for finding in check(table)]
     found += find_exact_duplicates(table, exact)
-    found += find_near_duplicates(table, near)
+    others = without_copies(table, near, exact)
+    found += find_near_duplicates(table, others)
     found += find_leakage(table, leaks)
     suspected = suspected_rows(table)
     found += find_suspected_labels(table, suspected)
@@ -87,7 +89,7 @@ def run_checks(
         fix_unreadable(table),
         fix_leakage(table, leaks),
         fix_exact_duplicates(table, exact),
-        fix_near_duplicates(table, near),
+        fix_near_duplicates(table, others),
         fix_suspected_labels(table, suspected),
     ):
         for row in rows:

@@ -132,6 +132,22 @@ def superfluous_rows(table: DatasetTable, rows: NDArray[np.intp], training: str 
     return np.asarray(rows[np.sort(np.asarray(superfluous, np.intp))], np.intp)
 
 
+def without_copies(table: DatasetTable, groups: DuplicateGroups, exact: DuplicateGroups) -> DuplicateGroups:
+    """Return groups with one row of each group of exact copies, the one that is kept.
+
+    Args:
+        table: of the dataset.
+        groups: of near duplicates, exact copies included.
+        exact: groups of exact copies.
+    """
+    numbers = groups.numbers.copy()
+    training = training_split(table)
+    for rows in exact.members():
+        kept = np.setdiff1d(rows, superfluous_rows(table, rows, training))
+        numbers[rows[rows != (kept[0] if len(kept) else rows[0])]] = -1
+    return groups_of(numbers)
+
+
 def fixes_of_groups(
     table: DatasetTable, groups: DuplicateGroups, findings: list[Finding], word: str
 ) -> list[FixRow]:

@@ -28,6 +28,8 @@ MAX_PHASH = 11
 """Bits in which the DCT hashes of candidates differ."""
 MAX_BITS, MAX_BITS_SAME_TONES = 22, 28
 """Bits in which both hashes of copies differ together, and the same if their histograms agree."""
+MAX_BITS_CERTAIN = 8
+"""Bits in which both hashes of copies differ together that may be of another brightness and contrast."""
 MAX_TONES = 0.15
 """Total variation between histograms that agree: an image and its central 90 % differ by up to 0.18."""
 MAX_TURNED = 3
@@ -92,7 +94,9 @@ def _same_orientation(table: DatasetTable, rows: NDArray[np.intp]) -> tuple[Pair
     most, most_same = min(MAX_BITS, limit), min(MAX_BITS_SAME_TONES, limit)
     is_plain = np.bitwise_count(dhashes) <= MAX_PLAIN
 
-    def is_copy(first: NDArray[np.intp], second: NDArray[np.intp]) -> NDArray[np.bool_]:
+    def is_copy(
+        first: NDArray[np.intp], second: NDArray[np.intp]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         bits = distances(phashes[first], phashes[second]).astype(np.int64)
         bits += distances(dhashes[first], dhashes[second])
         plain = is_plain[first] | is_plain[second]
@@ -100,7 +104,7 @@ def _same_orientation(table: DatasetTable, rows: NDArray[np.intp]) -> tuple[Pair
         undecided = np.flatnonzero(~is_near & (bits <= most_same))
         tones = _tones(table, first[undecided], second[undecided])
         is_near[undecided] = tones <= np.where(plain[undecided], MAX_TONES_PLAIN, MAX_TONES)
-        return is_near
+        return is_near, (bits <= min(MAX_BITS_CERTAIN, limit)) & ~plain
 
     both = np.stack([phashes[rows], dhashes[rows]], axis=1)
     return _verified(table, rows, both, min(MAX_PHASH, most_same), is_copy)
@@ -110,8 +114,10 @@ def _turned(table: DatasetTable, rows: NDArray[np.intp]) -> tuple[Pairs, Pairs]:
     hashes = pack_hashes(table.images["phash_invariant"])
     limit = min(MAX_TURNED, _null_limit(table, hashes[rows], None))
 
-    def is_copy(first: NDArray[np.intp], second: NDArray[np.intp]) -> NDArray[np.bool_]:
-        return _tones(table, first, second) <= MAX_TONES_PLAIN
+    def is_copy(
+        first: NDArray[np.intp], second: NDArray[np.intp]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        return _tones(table, first, second) <= MAX_TONES_PLAIN, np.zeros(len(first), np.bool_)
 
     return _verified(table, rows, hashes[rows, None], limit, is_copy)
 
@@ -134,11 +140,12 @@ def _verified(
     rows: NDArray[np.intp],
     hashes: NDArray[np.uint64],
     radius: int,
-    is_copy: Callable[[NDArray[np.intp], NDArray[np.intp]], NDArray[np.bool_]],
+    is_copy: Callable[[NDArray[np.intp], NDArray[np.intp]], tuple[NDArray[np.bool_], NDArray[np.bool_]]],
 ) -> tuple[Pairs, Pairs]:
     """Return pairs of rows with the same and with similar hashes that are copies and whose measures agree.
 
-    Rows with the same hashes are compared with their neighbour in brightness only, and one of them with other hashes.
+    `is_copy` says of pairs whether they are copies, and whether this is certain, so that only their shapes have to agree. Rows
+    with the same hashes are compared with their neighbour in brightness only, and one of them with other hashes.
     """
     if not len(rows):
         return (rows, rows), (rows, rows)
@@ -149,9 +156,10 @@ def _verified(
     measures = _standardised(table)
 
     def kept(first: NDArray[np.intp], second: NDArray[np.intp]) -> Pairs:
-        passes = np.flatnonzero(is_copy(first, second))
-        first, second = first[passes], second[passes]
+        passes, certain = is_copy(first, second)
+        first, second, certain = first[passes], second[passes], certain[passes]
         agrees = _agree(table, measures, first, second)
+        agrees[certain] = _agree(table, measures[:, :0], first[certain], second[certain])
         return first[agrees], second[agrees]
 
     heads = rows[np.flatnonzero(np.concatenate([[True], ~is_equal]))]

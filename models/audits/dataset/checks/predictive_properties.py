@@ -43,6 +43,7 @@ TRACES = frozenset(
     {
         "format", "bytes", "bytes_per_pixel", "width", "height", "channels", "jpeg_quality", "chroma_subsampling", "progressive",
         "exif_camera", "exif_software", "exif_orientation", "orientation", "mode", "icc_profile", "blockiness", "noise",
+        "least_noise", "has_several_frames",
     }
 )  # fmt: skip
 """Properties that come from how images were made and stored, not from what they show."""

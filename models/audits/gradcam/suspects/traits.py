@@ -54,7 +54,12 @@ class Trait:
 
 
 def describe_findings(findings: Sequence[Finding], table: ImageTable) -> list[Finding]:
-    """Add the properties that their listed images share to the sentences of findings about a class."""
+    """Add the properties that their images share to the sentences of findings about a class.
+
+    Args:
+        findings: with the keys of all images that show them, or of the strongest.
+        table: of the audit.
+    """
     row_of = {str(key): row for row, key in enumerate(table.keys.tolist())}
     described = []
     for each in findings:
@@ -120,8 +125,9 @@ def _compare(
 
 def _sentence(trait: Trait, num_own: int, finding: Finding) -> str:
     others = "images of other classes" if trait.of_class else f"other images of {finding.class_name}"
+    which = "images that show it" if num_own == finding.num_concerned else "listed images"
     chance = "q < 0.001" if trait.q < 0.001 else f"q = {trait.q:.2g}"
     return (
-        f"{trait.text} for {100 * trait.share:.0f} % of the {num_own} listed images and {100 * trait.other_share:.0f} % of the "
+        f"{trait.text} for {100 * trait.share:.0f} % of the {num_own} {which} and {100 * trait.other_share:.0f} % of the "
         f"{others} ({chance})."
     )

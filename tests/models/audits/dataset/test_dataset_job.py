@@ -27,9 +27,9 @@ from PIL import Image
 
 def textured(path: Path, seed: int, side: int = 64) -> None:
     """Write a sharp color picture."""
-    pixels = np.random.default_rng(seed).integers(40, 216, (side // 4, side // 4, 3), np.uint8)
+    pixels = np.random.default_rng(seed).integers(40, 216, (side // 5 + 1, side // 5 + 1, 3), np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels.repeat(4, 0).repeat(4, 1)).save(path)
+    Image.fromarray(pixels.repeat(5, 0).repeat(5, 1)[:side, :side]).save(path)
 
 
 @pytest.fixture(scope="module")

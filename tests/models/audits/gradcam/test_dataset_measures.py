@@ -185,7 +185,7 @@ def test_a_finding_on_a_class_that_was_saved_otherwise_says_so() -> None:
     assert found
     for each in found:
         assert (
-            "jpeg_quality is 75 for 100 % of the 24 listed images and 0 % of the images of other classes"
+            "jpeg_quality is 75 for 100 % of the 40 images that show it and 0 % of the images of other classes"
             in (each.sentence)
         )
         assert "width" not in each.sentence, "it may belong to what the class shows"

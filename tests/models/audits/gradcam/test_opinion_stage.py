@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,14 @@ def test_other_methods_see_the_planted_mark_and_their_agreement_is_stated(
     assert set(summary) == {"integrated_gradients", "occlusion"}
     assert {each["num_images"] for each in summary.values()} == {4}
     assert summary["integrated_gradients"]["forward_passes"] >= 32
+    page = (tmp_path / "report.html").read_text()
+    shown = re.findall(r'<details class="opinions">(.*?)</details>', page, re.DOTALL)
+    assert len(shown) == 4
+    for panels in shown:
+        assert re.findall(r'title="(\w[\w ]+), rank correlation -?\d\.\d\d with the map"', panels) == [
+            "Integrated gradients",
+            "Occlusion",
+        ]
     records = pq.read_table(tmp_path / "second_opinions.parquet")
     assert records.schema.equals(OPINION_SCHEMA)
     for row in records.to_pylist():

@@ -104,7 +104,13 @@ def facts(audited: Path) -> dict[str, Any]:
     return found
 
 
-def render(audited: Path, facts: Mapping[str, Any], *found: Finding, num_gallery: int = 4) -> str:
+def render(
+    audited: Path,
+    facts: Mapping[str, Any],
+    *found: Finding,
+    num_gallery: int = 4,
+    suggested: Mapping[tuple[str, str], str] | None = None,
+) -> str:
     records = pq.read_table(audited / "records.parquet")
     keys = records["key"].to_pylist()
     pictures = {key: Picture(np.full((64, 64, 3), 20 * n, np.uint8)) for n, key in enumerate(keys)}
@@ -117,6 +123,7 @@ def render(audited: Path, facts: Mapping[str, Any], *found: Finding, num_gallery
         num_gallery=num_gallery,
         quarantine=(),
         names=facts["classes"],
+        suggested=suggested or {},
     ).render()
 
 
@@ -231,6 +238,17 @@ def test_second_opinions_are_shown_beside_what_chance_gives(audited: Path, facts
     said = text_of(render(audited, {**facts, "second_opinions": [opinion]}))
     assert "Rank correlation by chance 0 Overlap of the strongest tenth by chance 10 %" in said
     assert "lime 4 0.31 n/a 130" in said
+
+
+def test_a_suspected_label_is_shown_beside_the_class_that_is_suggested(
+    audited: Path, facts: dict[str, Any]
+) -> None:
+    found = finding(
+        ("cat/000.jpg", "cat/002.jpg"), kind="suspected_label", region=None, confirmation=Confirmation()
+    )
+    said = text_of(render(audited, facts, found, suggested={(found.id, "cat/002.jpg"): "dog <b>"}))
+    assert said.count("label cat, suggested dog &lt;b&gt;") == 1
+    assert said.count("suggested") == 1
 
 
 def test_an_audit_without_findings_says_so(audited: Path, facts: dict[str, Any]) -> None:

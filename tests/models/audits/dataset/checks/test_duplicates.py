@@ -102,6 +102,14 @@ def test_changed_copies_are_found(planted: DatasetTable, change: str) -> None:
     assert (numbers[rows] == numbers[:20]).mean() >= 0.95
 
 
+def test_brighter_copies_are_found() -> None:
+    pictures = make_pictures(np.random.default_rng(12), 120)
+    brighter = [np.clip(picture * 0.6 + 100, 0, 255).astype(np.uint8) for picture in pictures[:10]]
+    found = near_groups(picture_table(pictures + brighter)).numbers
+    assert (found[120:] == found[:10]).mean() >= 0.9
+    assert set(found[10:120]) == {-1}
+
+
 def test_no_group_has_pictures_of_different_sources(planted: DatasetTable) -> None:
     sources = np.concatenate([np.arange(NUM_SOURCES), np.repeat(np.arange(20), len(COPIES))])
     assert all(len(set(sources[rows])) == 1 for rows in groups_in(planted))
