@@ -1,4 +1,4 @@
-"""Stage that measures the inputs of batch normalization on a sample of the images, in units of the training data.
+"""Stage that compares the inputs of a network's batch normalization on a dataset with those of its training.
 
 Batch normalization keeps the mean and variance of its input over the training data, by channel. They describe these data without
 any image of them (AdaBN, Li et al., "Revisiting batch normalization for practical domain adaptation", 2016; DeepInversion, Yin et
