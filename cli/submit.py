@@ -29,6 +29,8 @@ DOCUMENTS: Mapping[str, Mapping[str, str | None]] = {
     "sweep": {},
 }
 """Parameters that name a YAML file, which is uploaded, with the default type of a job file by command."""
+SOURCE_DOCUMENTS: Mapping[str, str] = {"inspect": "inspect"}
+"""Default type of a job file by command whose ``source`` may be one (YAML), which is uploaded, or data on the cluster."""
 CLUSTER_PATHS = frozenset(
     {
         "apply",
@@ -247,7 +249,9 @@ def check_command(root: Any, argv: Sequence[str]) -> Command:
     allowed = tuple(context.params.get("allow_import") or ())
     documents = []
     for parameter, value in context.params.items():
-        if value is not None and parameter in DOCUMENTS:
+        if parameter == "source" and name in SOURCE_DOCUMENTS and str(value).endswith((".yaml", ".yml")):
+            documents.append(Document(Path(value), SOURCE_DOCUMENTS[name], allowed))
+        elif value is not None and parameter in DOCUMENTS:
             default = DOCUMENTS[parameter].get(name)
             documents.append(Document(value, default, allowed, is_sweep=parameter == "sweep"))
         elif value is not None and parameter in CLUSTER_PATHS:

@@ -170,9 +170,9 @@ class OutputFolder:
 
     def _remove_stale(self) -> None:
         """Delete temporary files that killed runs left beside listed files."""
-        own = [name for name in self._files if not self._has_linked_parent(name)]
-        for parent in sorted({self.path, *((self.path / name).parent for name in own)}):
-            remove_stale(parent)
+        for parent in sorted({Path(), *(Path(name).parent for name in self._files)}):
+            if not self._has_linked_parent(str(parent / LOCK_NAME)):
+                remove_stale(self.path / parent)
 
     def _save(self) -> None:
         files = dict(sorted(self._files.items()))

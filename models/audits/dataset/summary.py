@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...report.versions import versions
+from .checks.skipped_checks import skipped_checks
 
 if TYPE_CHECKING:
     from ....pipeline.index.index import Index
@@ -26,7 +27,8 @@ def summarize(table: DatasetTable, index: Index) -> dict[str, Any]:
         "num_usable": int(readable.sum()),
         "num_boxes": sum(index.box_counts().values()),
         "is_multi_label": index.is_multi_label,
-        "classes": _counts([table.class_names[label] for label in table.labels[readable] if label >= 0]),
+        "skipped_checks": skipped_checks(table, is_multi_label=index.is_multi_label),
+        "classes": _counts(_class_names(table, index)),
         "splits": _counts([str(name) for name in table.splits[readable] if name is not None]),
         "formats": _counts([str(name) for name in table.files["format"][readable] if name]),
         "width": _quartiles(table.files["width"][readable]),
@@ -83,6 +85,16 @@ def normalize_yaml(statistics: dict[str, list[float]]) -> str:
     """Return the plan's transform that gives each channel mean 0 and standard deviation 1 over this dataset."""
     mean, std = statistics["mean"], statistics["std"]
     return f"- Normalize: {{mean: {mean}, std: {std}}}"
+
+
+def _class_names(table: DatasetTable, index: Index) -> list[str]:
+    """Return the class of each usable image; with several labels an image has each of them."""
+    readable = table.is_readable
+    if not index.is_multi_label:
+        return [table.class_names[label] for label in table.labels[readable] if label >= 0]
+    columns = (index.table[name].to_pylist() for name in ("key", "labels"))
+    labels = dict(zip(*columns, strict=True))
+    return [table.class_names[label] for key in table.keys[readable] for label in labels[key] or ()]
 
 
 def _counts(values: list[str]) -> dict[str, int]:

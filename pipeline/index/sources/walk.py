@@ -86,7 +86,7 @@ class _FolderScan:
         return self._top
 
     def _scan(self, folder: Folder, depth: int) -> bool:
-        """Fill a folder; return False if it was scanned before or is too deep."""
+        """Fill a folder; return False if it was scanned before, is too deep or was deleted meanwhile."""
         path = folder.path
         if depth > MAX_DEPTH:
             self._leave_out(f"folders below {MAX_DEPTH} others", path)
@@ -100,6 +100,9 @@ class _FolderScan:
             self._visited.add(identity)
             entries = sorted(os.scandir(path), key=lambda entry: entry.name)
         except OSError as error:
+            if depth and isinstance(error, FileNotFoundError):
+                self._leave_out("folders that were deleted while they were listed", path)
+                return False
             raise SourceError(
                 f"expected a readable folder, got {path!r} ({error.strerror}); {_hint(path)}".rstrip("; ")
             ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -201,3 +202,23 @@ def test_an_index_of_images_with_several_classes(tmp_path: Path) -> None:
     assert index.is_multi_label
     assert index.table["labels"].to_pylist() == [[0, 1], [0], None, [1]]
     assert index.classes == ("x", "y")
+
+
+def test_a_folder_that_is_deleted_while_its_parent_is_listed_is_left_out_and_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "a/1.jpg", "b/2.jpg")
+    listing = os.scandir
+
+    def list_then_delete(path: str) -> Any:
+        entries = list(listing(path))
+        if (tmp_path / "b").exists():
+            (tmp_path / "b" / "2.jpg").unlink()
+            (tmp_path / "b").rmdir()
+        return entries
+
+    monkeypatch.setattr(os, "scandir", list_then_delete)
+    folder = scan_folder(str(tmp_path))
+    monkeypatch.undo()
+    assert list(folder.walk()) == [str(tmp_path / "a" / "1.jpg")]
+    assert folder.remarks.lines() == ["left out: 1 folders that were deleted while they were listed (b)"]

@@ -21,6 +21,8 @@ NUM_BITS = 64
 CHUNK_PAIRS = 2_000_000
 """Candidate pairs that are compared at once."""
 MIN_PARTS, MAX_PARTS = 3, 8
+MAX_ROUNDS = 4
+"""Rows with the same value of a part that are paired one after another, before those of more are expanded."""
 
 Pairs = tuple["NDArray[np.intp]", "NDArray[np.intp]"]
 """First and second rows of pairs."""
@@ -48,14 +50,16 @@ def near_pairs(hashes: NDArray[np.uint64], radius: int) -> Iterator[Pairs]:
     num_parts = _num_parts(len(hashes))
     parts = list(_parts(hashes, num_parts))
     for number, (values, bits) in enumerate(parts):
-        for first, second in _candidates(values, bits, radius // num_parts):
-            is_new = distances(hashes[first], hashes[second]) <= radius
-            one, other = np.minimum(first, second)[is_new], np.maximum(first, second)[is_new]
-            is_new = np.ones(len(one), np.bool_)  # an earlier part did not find the pair
+        order = np.argsort(values, kind="stable")
+        ordered = hashes[order]
+        for one, other in _candidates(values[order], bits, radius // num_parts):
+            near = np.flatnonzero(distances(ordered[one], ordered[other]) <= radius)
+            first, second = order[one[near]], order[other[near]]
+            is_new = np.ones(len(near), np.bool_)  # an earlier part did not find the pair
             for earlier, _ in parts[:number]:
-                is_new &= np.bitwise_count(earlier[one] ^ earlier[other]) > radius // num_parts
+                is_new &= np.bitwise_count(earlier[first] ^ earlier[second]) > radius // num_parts
             if is_new.any():
-                yield one[is_new], other[is_new]
+                yield np.minimum(first, second)[is_new], np.maximum(first, second)[is_new]
 
 
 def _num_parts(num_hashes: int) -> int:
@@ -72,30 +76,40 @@ def _parts(hashes: NDArray[np.uint64], num_parts: int) -> Iterator[tuple[NDArray
 
 
 def _candidates(values: NDArray[np.uint32], num_bits: int, radius: int) -> Iterator[Pairs]:
-    """Yield pairs of rows whose values of ``num_bits`` bits differ in at most ``radius`` bits, each once."""
-    order = np.argsort(values, kind="stable")
-    ordered = values[order]
+    """Yield pairs of places in sorted values of ``num_bits`` bits that differ in at most ``radius`` bits, each once."""
+    places = np.arange(len(values))
     starts = np.zeros((1 << num_bits) + 1, np.int64)
     np.cumsum(np.bincount(values, minlength=1 << num_bits), out=starts[1:])
-    yield from _expand(order, np.arange(1, len(order) + 1), starts[ordered + 1], order)
+    yield from _expand(places, places + 1, starts[values + 1])
+    small = starts.astype(np.int32) if len(values) < 1 << 31 else starts  # rather in the processor's cache
     for count in range(1, radius + 1):
         for changed in itertools.combinations(range(num_bits), count):
-            other = ordered ^ np.uint32(sum(1 << bit for bit in changed))
-            asks = np.flatnonzero((ordered < other) & (starts[other + 1] > starts[other]))
-            yield from _expand(order[asks], starts[other[asks]], starts[other[asks] + 1], order)
+            places = np.flatnonzero((values & np.uint32(1 << changed[-1])) == 0)
+            other = values[places] ^ np.uint32(sum(1 << bit for bit in changed))
+            yield from _pairs_with(places, small[other], small[other + 1])
 
 
-def _expand(
-    rows: NDArray[np.intp], starts: NDArray[Any], ends: NDArray[Any], order: NDArray[np.intp]
-) -> Iterator[Pairs]:
-    """Yield pairs of each row with ``order[start:end]``, in chunks."""
+def _pairs_with(places: NDArray[np.intp], starts: NDArray[Any], ends: NDArray[Any]) -> Iterator[Pairs]:
+    """Yield pairs of each place with ``start`` to ``end - 1``; few each are expected, and are paired one after another."""
+    for _ in range(MAX_ROUNDS):
+        has_more = np.flatnonzero(starts < ends)
+        if not len(has_more):
+            return
+        places, starts, ends = places[has_more], starts[has_more], ends[has_more]
+        yield places, starts.astype(np.intp)
+        starts = starts + 1
+    yield from _expand(places, starts, ends)
+
+
+def _expand(places: NDArray[np.intp], starts: NDArray[Any], ends: NDArray[Any]) -> Iterator[Pairs]:
+    """Yield pairs of each place with ``start`` to ``end - 1``, in chunks."""
     counts = np.maximum(ends - starts, 0)
-    totals = np.cumsum(counts)
+    totals = np.cumsum(counts, dtype=np.int64)
     first = 0
-    while first < len(rows):
+    while first < len(places):
         done = int(totals[first - 1]) if first else 0
         last = max(first + 1, int(np.searchsorted(totals, done + CHUNK_PAIRS, side="right")))
         taken = counts[first:last]
         within = np.arange(int(taken.sum())) - np.repeat(totals[first:last] - taken - done, taken)
-        yield np.repeat(rows[first:last], taken), order[np.repeat(starts[first:last], taken) + within]
+        yield np.repeat(places[first:last], taken), np.repeat(starts[first:last], taken) + within
         first = last

@@ -138,8 +138,9 @@ def _label_findings(table: DatasetTable, orders: dict[str, NDArray[np.intp]]) ->
     splits = _codes(table.splits, _folders(table))
     tests = []
     for order_name, order in orders.items():
-        for split in np.unique(splits).tolist():
-            rows = order[(splits[order] == split) & (table.labels[order] >= 0)]
+        labelled = order[table.labels[order] >= 0]
+        labelled = labelled[np.argsort(splits[labelled], kind="stable")]
+        for rows in np.split(labelled, np.flatnonzero(np.diff(splits[labelled])) + 1):
             labels = table.labels[rows]
             num_classes, num_runs = len(np.unique(labels)), 1 + int((np.diff(labels) != 0).sum())
             if len(rows) >= MIN_ROWS and 1 < num_classes < num_runs:

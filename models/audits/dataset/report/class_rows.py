@@ -42,7 +42,8 @@ def class_rows(findings: Mapping[str, Any], found: Sequence[Finding], records: p
         records: of the stage ``records``.
     """
     classes: Mapping[str, int] = findings["classes"]
-    splits = list(findings["splits"]) if 1 < len(findings["splits"]) <= MAX_SPLITS else []
+    has_columns = 1 < len(findings["splits"]) <= MAX_SPLITS and not findings["is_multi_label"]
+    splits = list(findings["splits"]) if has_columns else []
     is_usable = pc.is_null(records["problem"])
     unusable = dict(_counts(records.filter(pc.invert(is_usable)), ["class"]))
     by_split = dict(_counts(records.filter(is_usable), ["class", "split"]))

@@ -64,10 +64,13 @@ def _metadata(title: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         "task_categories": tasks or ["image-feature-extraction"],
     }
     if 0 < len(classes) <= MAX_CLASSES:
-        features = [
-            {"name": "image", "dtype": "image"},
-            {"name": "label", "dtype": {"class_label": {"names": labels}}},
-        ]
+        names = {"class_label": {"names": labels}}
+        label = (
+            {"name": "labels", "sequence": names}
+            if facts.get("is_multi_label")
+            else {"name": "label", "dtype": names}
+        )
+        features = [{"name": "image", "dtype": "image"}, label]
         splits = [{"name": str(name), "num_examples": count} for name, count in facts["splits"].items()]
         found["dataset_info"] = {"features": features} | ({"splits": splits} if splits else {})
     return found

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,6 +21,7 @@ from lightwell.models.audits.dataset.job import DatasetAudit
 from lightwell.models.audits.dataset.records import table_of
 from lightwell.models.zoo.build import ModelSpec
 from lightwell.pipeline.index.build import build_index
+from lightwell.pipeline.jobs.progress import SilentConsole
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.workers.local import run_batch_job
@@ -175,3 +178,44 @@ def test_a_run_with_one_thread_has_the_same_bytes_and_a_split_has_its_images_onl
     assert lightwell("inspect", "train.yaml", "--out", "train", "--quiet", cwd=root).returncode == 0
     splits = pq.read_table(root / "train" / "records.parquet")["split"].to_pylist()
     assert set(splits) == {"train"}
+
+
+def test_images_with_several_labels_count_for_each_class_and_the_page_says_what_is_not_checked(
+    tmp_path: Path,
+) -> None:
+    for seed in range(6):
+        textured(tmp_path / f"{seed}.png", seed)
+    (tmp_path / "table.csv").write_text(
+        "path,label\n" + "".join(f"{seed}.png,{'a|b' if seed % 2 else 'b'}\n" for seed in range(6))
+    )
+    build_index(tmp_path / "table.csv").save(tmp_path / "index.parquet")
+    plan = Plan.model_validate({"index": tmp_path / "index.parquet"})
+    found = run_batch_job(DatasetAudit(plan=plan), LocalEngine(num_threads=1), tmp_path / "out")
+    assert found["classes"] == {"b": 6, "a": 3}
+    assert found["skipped_checks"]["class balance"] == "images have several labels each"
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "class balance: images have several labels each" in page
+    assert "sequence:" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_files_that_go_are_cut_or_replaced_between_two_stages_cost_themselves_only(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for seed in range(6):
+        textured(photos / f"{seed}.png", seed)
+    build_index(photos).save(tmp_path / "index.parquet")
+
+    class Changing(SilentConsole):
+        def track(self, batches: Any, label: str) -> Iterator[Any]:
+            if label.endswith("images"):
+                (photos / "0.png").unlink()
+                (photos / "1.png").write_bytes((photos / "1.png").read_bytes()[:200])
+                textured(photos / "2.png", 9, side=96)
+                textured(photos / "new.png", 8)
+            return iter(batches)
+
+    plan = Plan.model_validate({"index": tmp_path / "index.parquet", "errors": {"max_bad_share": None}})
+    run_batch_job(DatasetAudit(plan=plan), LocalEngine(num_threads=1), tmp_path / "out", Changing())
+    assert findings_of(tmp_path / "out") == {"unreadable": {"0.png", "1.png", "2.png"}}
+    rows = pq.read_table(tmp_path / "out" / "records.parquet")
+    assert rows["key"].to_pylist() == [f"{seed}.png" for seed in range(6)]
+    assert rows["problem"].null_count == 3

@@ -29,7 +29,7 @@ AUGMENT: list[dict[str, Any]] = [
     {"OneOf": {"transforms": [{"HorizontalFlip": {"p": 1.0}}], "p": 0.5}},
     {"VerticalFlip": {}},
 ]
-NUM = 30
+NUM = 22
 """Images of each class."""
 
 
