@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .job import DatasetAudit
 
 DOMAIN = "domain"
-DOMAIN_VERSION = 1
+DOMAIN_VERSION = 2
 """To be increased when a measure gives other values than before."""
 MAX_IMAGES = 512
 """Images that are compared; the statistic hardly changes with more."""
@@ -128,7 +128,10 @@ def _record(seen: list[tuple[str, Any]], name: str, layer: Any, arguments: tuple
     scale = (layer.running_var + layer.eps).rsqrt()
     values = (values - layer.running_mean.view(shape)) * scale.view(shape)
     flat = values.flatten(2) if values.ndim > 2 else values[..., None]
-    seen.append((name, torch.stack([flat.mean(dim=2), flat.square().mean(dim=2)]).double().cpu()))
+    squares = (
+        flat.square().mean(dim=2) + layer.eps * scale.square()
+    )  # the layer adds it to variances of training
+    seen.append((name, torch.stack([flat.mean(dim=2), squares]).double().cpu()))
 
 
 def _row(name: str, moments: Any) -> dict[str, Any]:

@@ -59,7 +59,7 @@ MIN_NULL_ROWS = 100
 def near_groups(table: DatasetTable) -> DuplicateGroups:
     """Return groups of near duplicates, exact copies included; none without the hashes of images.
 
-    Features of a network find copies that were cropped, in tables of at most `feature_pairs.MAX_ROWS` rows.
+    Features of a network find copies that were cropped, nearly all in tables of more than `feature_pairs.MAX_ROWS` rows.
     """
     if "phash" not in table.images or "dhash" not in table.images:
         return DuplicateGroups(np.full(len(table), -1, np.int64))
