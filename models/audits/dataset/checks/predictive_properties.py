@@ -49,6 +49,8 @@ TRACES = frozenset(
     }
 )  # fmt: skip
 """Properties that come from how images were made and stored, not from what they show."""
+STATED = TRACES - {"bytes", "bytes_per_pixel", "blockiness", "noise"}
+"""Those that files state. Others that follow from them are named in their findings, not the other way round."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def find_predictive_properties(table: DatasetTable) -> list[Finding]:
     adjusted = q_values(np.array([each.p for each in predictions.values()]))
     q_of = dict(zip(predictions, adjusted.tolist(), strict=True))
     telling = [name for name, each in predictions.items() if q_of[name] <= MAX_Q and _tells(name, each)]
-    telling.sort(key=lambda name: (-predictions[name].score, name))
+    telling.sort(key=lambda name: (name not in STATED, name not in TRACES, -predictions[name].score, name))
     same: dict[str, list[str]] = {}
     for name in telling:
         causes = (one for one in same if _is_explained(name, one, groups, predictions, labels, folds))
