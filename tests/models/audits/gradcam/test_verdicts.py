@@ -25,8 +25,12 @@ def suspect(weights: np.ndarray | None = None, **changes: object) -> Finding:
     return replace(finding, **changes)  # type: ignore[arg-type]
 
 
-def outcome(status: str, drop: float) -> Confirmation:
-    return Confirmation(status, Effect(drop, "probability", drop - 0.05, drop + 0.05), 0.02)  # type: ignore[arg-type]
+def outcome(status: str, drop: float, paste: float | None = None) -> Confirmation:
+    effects = [
+        None if value is None else Effect(value, "probability", value - 0.05, value + 0.05)
+        for value in (drop, paste)
+    ]
+    return Confirmation(status, effects[0], 0.02, effects[1])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -42,7 +46,11 @@ def outcome(status: str, drop: float) -> Confirmation:
         ({"kind": "confident_error"}, True, "low"),
         ({"kind": "profile"}, True, "note"),
         ({"kind": "frame"}, True, "note"),
-        ({"kind": "frame", "confirmation": outcome("confirmed", 0.3)}, True, "high"),
+        ({"kind": "frame", "confirmation": outcome("confirmed", 0.3, 0.2)}, True, "high"),
+        ({"kind": "frame", "confirmation": outcome("confirmed", 0.1, 0.1)}, True, "medium"),
+        ({"kind": "frame", "confirmation": outcome("confirmed", 0.3, -0.08)}, True, "note"),
+        ({"kind": "frame", "confirmation": outcome("confirmed", 0.3, 0.02)}, True, "note"),
+        ({"kind": "frame", "confirmation": outcome("confirmed", 0.3)}, True, "note"),
     ],
 )
 def test_severity_follows_the_table(changes: dict[str, object], trusted: bool, severity: str) -> None:
