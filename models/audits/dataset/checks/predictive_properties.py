@@ -39,6 +39,8 @@ MIN_SCORE = 0.1
 """Scores: 0 for a property that says nothing, 1 for one that tells all classes apart."""
 MIN_CONTENT_SCORE = 0.5
 """Score of one class against the others, for properties that come from what images show."""
+MIN_COMMON = 0.5
+"""Properties stand out in the same images if they have at least this share in common."""
 MIN_LIFT = 2.0
 """Values of a class are those that it has at least so many times as often as the other images."""
 TRACES = frozenset(
@@ -122,8 +124,11 @@ def _is_explained(
     labels: NDArray[np.int64],
     folds: NDArray[np.int64],
 ) -> bool:
-    """Return whether a property says no more about the class without the images that another property stands out in."""
+    """Return whether another property stands out in the same images, and this one says nothing about the class without them."""
     rest = groups[cause][0] != predictions[cause].group
+    own = (groups[name][0] == predictions[name].group) & (labels == predictions[name].number)
+    if rest[own].mean() > 1 - MIN_COMMON:
+        return False
     _, rest_labels = np.unique(labels[rest], return_inverse=True)
     sizes = np.bincount(rest_labels)
     if (sizes >= MIN_IMAGES).sum() < 2:
