@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .neighbour_cosines import cosine_blocks
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NEIGHBOURS = 10
 PRIOR = 0.1
 """Votes that each class has beforehand, so that no probability is zero (Lidstone smoothing)."""
-MAX_REFERENCES = 20_000
-"""Images that vote; of more, a sample, so that the time grows with the number of images only."""
-BLOCK_ROWS = 1024
 
 
 def neighbour_probabilities(
@@ -31,24 +30,11 @@ def neighbour_probabilities(
         labels: classes 0 to C - 1 of these, (N,).
         generator: samples the references.
     """
-    voters = np.arange(len(rows))
-    if len(rows) > MAX_REFERENCES:
-        voters = np.sort(generator.choice(len(rows), MAX_REFERENCES, replace=False))
-    num_votes = min(NEIGHBOURS, len(voters) - 1)
-    references = _units(features[rows[voters]])
     num_classes = int(labels.max()) + 1
     votes = np.full((len(rows), num_classes), PRIOR)
-    for start in range(0, len(rows), BLOCK_ROWS):
-        block = np.arange(start, min(start + BLOCK_ROWS, len(rows)))
-        cosines = _units(features[rows[block]]) @ references.T
-        places = np.minimum(np.searchsorted(voters, block), len(voters) - 1)
-        own = voters[places] == block
-        cosines[own, places[own]] = -np.inf
-        nearest = np.argpartition(-cosines, num_votes - 1, axis=1)[:, :num_votes]
-        np.add.at(votes, (block[:, None], labels[voters[nearest]]), 1.0)
+    for block in cosine_blocks(features, rows, generator):
+        num_votes = min(NEIGHBOURS, len(block.references) - 1)
+        nearest = np.argpartition(-block.cosines, num_votes - 1, axis=1)[:, :num_votes]
+        places = np.arange(len(rows))[block.places]
+        np.add.at(votes, (places[:, None], labels[block.references[nearest]]), 1.0)
     return np.asarray(votes / votes.sum(axis=1, keepdims=True), np.float64)
-
-
-def _units(features: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    return np.asarray(features / np.where(lengths > 0, lengths, 1), np.float32)

@@ -25,25 +25,17 @@ if TYPE_CHECKING:
     from .records import Predictions
 
 
-def digest_of(path: Path) -> str:
-    """Hash a file of records, and check its columns.
+def measures_fingerprint(path: Path | None) -> list[str]:
+    """Return the hash of a file of records as an addition to a stage's fingerprint; empty without one.
 
     Raises:
         PlanError: it is not the ``records.parquet`` of an audit of a dataset.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        found = pq.read_schema(path)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, pa.ArrowException) as error:
-        raise _refused(path, f"a file that cannot be read ({' '.join(str(error).split())})") from error
-    missing = [field.name for field in RECORDS_SCHEMA if field.name not in found.names]
-    if missing:
-        raise _refused(path, f"a file without the column {missing[0]!r}")
-    return digest
+    if path is None:
+        return []
+    _read(path, ())
+    with path.open("rb") as file:
+        return [hashlib.file_digest(file, "sha256").hexdigest()]
 
 
 def read_dataset(path: Path, seed: int) -> DatasetTable:
@@ -52,30 +44,24 @@ def read_dataset(path: Path, seed: int) -> DatasetTable:
     Raises:
         PlanError: the file is something else.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    digest_of(path)
-    try:
-        records = pq.read_table(path, columns=RECORDS_SCHEMA.names).cast(RECORDS_SCHEMA)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise _refused(path, f"other types of columns ({' '.join(str(error).split())})") from error
+    records = _read(path, RECORDS_SCHEMA.names)
     return table_of(records, _class_names(records), seed)
 
 
-def num_unmatched(table: DatasetTable, keys: Sequence[str]) -> int:
-    """Count the audited images that the audit of the dataset does not have.
+def num_unmatched(path: Path, keys: Sequence[str]) -> int:
+    """Count the audited images of which a file of records has none.
 
     Raises:
-        PlanError: it has none of them.
+        PlanError: it has none of them, or is something else.
     """
-    rows = _rows_of(table, keys)
-    if len(rows) and (rows < 0).all():
+    known = set(_read(path, ("key",))["key"].to_pylist())
+    missing = sum(key not in known for key in keys)
+    if keys and missing == len(keys):
         raise PlanError(
-            f"dataset_audit: expected records of the images of this plan, got {len(table):,} records with none of their keys "
+            f"dataset_audit: expected records of the images of this plan, got {len(known):,} records with none of their keys "
             f"({quoted(str(keys[0]))}); run `lightwell inspect` on the index of the plan"
         )
-    return int((rows < 0).sum())
+    return missing
 
 
 def measured_columns(table: DatasetTable, keys: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -102,6 +88,23 @@ def restated_scores(table: DatasetTable, predictions: Predictions) -> list[Findi
         for finding in find_leakage(table, correct=correct)
         if finding.group in {f"split = {name}" for name in splits}
     ]
+
+
+def _read(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Read columns of a file with all columns of an audit of a dataset."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([RECORDS_SCHEMA.field(name) for name in columns])
+    try:
+        found = pq.read_schema(path).names
+        missing = next((name for name in RECORDS_SCHEMA.names if name not in found), None)
+        records = None if missing else pq.read_table(path, columns=schema.names).cast(schema)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise _refused(path, f"one that cannot be read ({' '.join(str(error).split())})") from error
+    if records is None:
+        raise _refused(path, f"a file without the column {missing!r}")
+    return records
 
 
 def _rows_of(table: DatasetTable, keys: Sequence[str]) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ from ....pipeline.jobs.fingerprint import fingerprint_of
 from ....pipeline.jobs.stages import Inputs, Process, Rows, Source
 from ..findings.finding import SCHEMA, findings_batch, read_findings
 from .confirmation import confirm_finding
-from .dataset_measures import digest_of, read_dataset, restated_scores
+from .dataset_measures import measures_fingerprint, read_dataset, restated_scores
 from .records import FINDINGS, INTERVENTIONS, MAPS, SUSPECTS, TRUST, read_predictions
 from .trust import judge
 from .verdicts import VERDICT_VERSION, conclude
@@ -35,9 +35,8 @@ class FindingsStage:
 
     def fingerprint(self) -> str:
         """Hash the version of the rules, the seed of intervals and the audit of the dataset."""
-        facts = [VERDICT_VERSION, self.audit.plan.seed]
-        measures = self.audit.dataset_audit
-        return fingerprint_of(facts if measures is None else [*facts, digest_of(measures)])
+        measures = measures_fingerprint(self.audit.dataset_audit)
+        return fingerprint_of([VERDICT_VERSION, self.audit.plan.seed, *measures])
 
     def source(self, inputs: Inputs) -> Source:  # noqa: ARG002
         """Return all candidates at once."""

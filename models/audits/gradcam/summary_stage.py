@@ -18,7 +18,7 @@ from ...explain.measures.regions import uniform_shares
 from ...report.curves import Curves, read_curves
 from .audited_model import match_audited_classes, model_facts
 from .classes import ClassMatch
-from .dataset_measures import digest_of, num_unmatched, read_dataset
+from .dataset_measures import measures_fingerprint, num_unmatched
 from .findings import FINDINGS_VERSION
 from .records import MAPS, SUMMARY, TRUST, map_size
 from .trust import judge
@@ -68,11 +68,9 @@ class SummaryStage:
         """Hash what determines the findings, besides the maps."""
         metrics = metrics_path(self.audit)
         curves = None if metrics is None else read_curves(metrics)
-        facts: list[Any] = [index_facts(self.audit), model_facts(self.audit), self.audit.class_map, curves]
-        measures = self.audit.dataset_audit
-        if measures is not None:
-            facts.append(digest_of(measures))
-        return fingerprint_of([FINDINGS_VERSION, *facts])
+        facts = [index_facts(self.audit), model_facts(self.audit), self.audit.class_map, curves]
+        measures = measures_fingerprint(self.audit.dataset_audit)
+        return fingerprint_of([FINDINGS_VERSION, *facts, *measures])
 
     def source(self, inputs: Inputs) -> Source:  # noqa: ARG002
         """Return all maps at once."""
@@ -106,8 +104,7 @@ def summarize(audit: AuditConfig, records: pa.Table, trust_records: pa.Table) ->
     plan_notes = [note.partition("\n")[0] for note in audit.plan_warnings()]
     notes = list_notes(audit, findings, match, facts, plan_notes)
     if audit.dataset_audit is not None:
-        dataset = read_dataset(audit.dataset_audit, audit.plan.seed)
-        missing = num_unmatched(dataset, records["key"].to_pylist())
+        missing = num_unmatched(audit.dataset_audit, records["key"].to_pylist())
         if missing:
             notes.append(f"the audit of the dataset has no records of {missing:,} audited images")
     trust = judge(trust_records, records, audit.plan.seed)

@@ -16,7 +16,7 @@ from ....pipeline.jobs.fingerprint import fingerprint_of
 from ....pipeline.jobs.stages import Inputs, Process, Rows, Source
 from ..findings.finding import MAX_KEYS
 from .audited_model import match_audited_classes
-from .dataset_measures import digest_of, measured_columns, read_dataset
+from .dataset_measures import measured_columns, measures_fingerprint, read_dataset
 from .fixes import SUSPECT_SCHEMA, suspect_fixes
 from .records import MAPS, SUSPECTS
 from .suspects.image_table import FACTS, read_image_table
@@ -41,14 +41,9 @@ class SuspectStage:
 
     def fingerprint(self) -> str:
         """Hash what determines the candidates, besides the maps."""
-        facts: list[Any] = [SEARCH_VERSION, self.audit.plan.seed, self.audit.class_map]
         groups = group_values(self.audit.plan.load_index().table, self.audit.groups)
-        measures = self.audit.dataset_audit
-        if groups or measures is not None:
-            facts.append(groups)
-        if measures is not None:
-            facts.append(digest_of(measures))
-        return fingerprint_of(facts)
+        facts = [SEARCH_VERSION, self.audit.plan.seed, self.audit.class_map, groups]
+        return fingerprint_of([*facts, *measures_fingerprint(self.audit.dataset_audit)])
 
     def source(self, inputs: Inputs) -> Source:  # noqa: ARG002
         """Return all maps at once."""

@@ -10,8 +10,9 @@ import numpy as np
 from ...findings.fdr import q_values
 from ...findings.finding import MAX_KEYS, Advice, Effect, Finding, Null, finding_id
 from ...findings.intervals import wilson
+from ...findings.neighbour_cosines import MAX_REFERENCES
 from ..severity import severity_of
-from .feature_distances import MAX_REFERENCES, neighbour_distances
+from .feature_distances import neighbour_distances
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

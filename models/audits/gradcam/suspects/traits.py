@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...dataset.checks.predictive_properties import STATED
 from ...findings.fdr import q_values
 from ...findings.nulls import count_p_values
 from ...findings.slices import conditions_of
@@ -27,12 +28,7 @@ MIN_DIFFERENCE = 0.3
 """Of the shares of images with a property."""
 MIN_DIFFERENCE_OF_CLASSES = 0.5
 """Likewise, where the images of a finding are compared with other classes."""
-STORED = frozenset(
-    {
-        "format", "jpeg_quality", "chroma_subsampling", "progressive", "exif_camera", "exif_software", "exif_orientation", "mode",
-        "icc_profile",
-    }
-)  # fmt: skip
+STORED = STATED - {"width", "height", "channels", "orientation"}
 """Properties that no class has by what it shows."""
 MAX_TRAITS = 2
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from lightwell.models.audits.findings import neighbour_votes
+from lightwell.models.audits.findings import neighbour_cosines
 from lightwell.models.audits.findings.label_noise import calibrated
 from lightwell.models.audits.findings.neighbour_votes import neighbour_probabilities
 from lightwell.models.audits.findings.out_of_fold import NUM_FOLDS, FoldedFeatures, assign_folds, out_of_fold
@@ -49,11 +49,11 @@ def test_neighbours_vote_without_the_image_itself_whatever_the_block(monkeypatch
     features = np.repeat(np.eye(2), 15, axis=0) + 0.1 * generator.normal(size=(30, 2))
     labels = np.repeat([0, 1], 15)
     labels[3] = 1
-    monkeypatch.setattr(neighbour_votes, "BLOCK_ROWS", 4)
+    monkeypatch.setattr(neighbour_cosines, "BLOCK_ROWS", 4)
     found = neighbour_probabilities(features, np.arange(30), labels, generator)
     np.testing.assert_allclose(found.sum(axis=1), 1)
     assert found[3, 0] == pytest.approx((10 + 0.1) / 10.2)
-    monkeypatch.setattr(neighbour_votes, "MAX_REFERENCES", 20)
+    monkeypatch.setattr(neighbour_cosines, "MAX_REFERENCES", 20)
     assert (
         neighbour_probabilities(features, np.arange(30), labels, generator).argmax(axis=1) == labels
     ).mean() > 0.9

@@ -135,7 +135,7 @@ def test_another_audit_of_the_dataset_searches_again_and_computes_no_map_again(
         assert len({without[name], one[name], two[name]}) == 3
     dataset = read_dataset(other, 0)
     keys = [*read_dataset(inspected, 0).keys[:3].tolist()]
-    assert num_unmatched(dataset, keys) == 1
+    assert num_unmatched(other, keys) == 1
     columns = measured_columns(dataset, keys)
     assert np.isnan(columns["jpeg_quality"]).tolist() == [True, False, False]
 
@@ -156,7 +156,7 @@ def test_other_files_are_refused_before_anything_runs(
 
 def test_records_of_other_images_are_refused(inspected: Path) -> None:
     with pytest.raises(PlanError, match="none of their keys"):
-        num_unmatched(read_dataset(inspected, 0), ["elsewhere/1.jpg"])
+        num_unmatched(inspected, ["elsewhere/1.jpg"])
 
 
 @pytest.mark.parametrize("share", [1.0, 0.8])

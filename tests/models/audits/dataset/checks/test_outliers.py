@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from lightwell.models.audits.dataset.checks import feature_distances
 from lightwell.models.audits.dataset.checks.feature_distances import neighbour_distances
 from lightwell.models.audits.dataset.checks.outliers import find_outliers
 from lightwell.models.audits.dataset.dataset_table import DatasetTable
+from lightwell.models.audits.findings import neighbour_cosines
 
 from .made_tables import make_table
 
@@ -79,10 +79,10 @@ def test_distances_are_those_of_a_plain_search_whatever_the_block(monkeypatch: p
     rows = np.arange(1, 50, 2)
     units = features[rows] / np.linalg.norm(features[rows], axis=1, keepdims=True)
     plain = np.sort(np.linalg.norm(units[:, None] - units[None], axis=2), axis=1)[:, 1:]
-    monkeypatch.setattr(feature_distances, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(neighbour_cosines, "BLOCK_ROWS", 7)
     found = neighbour_distances(features, rows, (1, 5), generator)
     np.testing.assert_allclose(found, plain[:, [0, 4]], atol=1e-3)
-    monkeypatch.setattr(feature_distances, "MAX_REFERENCES", 10)
+    monkeypatch.setattr(neighbour_cosines, "MAX_REFERENCES", 10)
     sampled = neighbour_distances(features, rows, (1, 5), generator)
     assert (sampled >= found - 1e-3).all()
     assert sampled.min() > 0.01
