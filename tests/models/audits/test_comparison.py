@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from browser import open_page
 from lightwell.cli.app import app
 from lightwell.models.audits.comparison.audit_result import AuditResult
 from lightwell.models.audits.comparison.compare import compare, match_findings
@@ -20,7 +20,6 @@ from lightwell.models.audits.comparison.paired import mcnemar, paired_difference
 from lightwell.models.audits.findings.finding import Effect, Finding, Null, Region, Severity, finding_id
 from lightwell.models.audits.gradcam.findings import FINDINGS_VERSION
 from lightwell.pipeline.errors import RequestError
-from patience import HANG_S
 from scipy.stats import binomtest
 from typer.testing import CliRunner
 
@@ -268,12 +267,7 @@ def test_a_narrow_page_cuts_no_table(tmp_path: Path, chromium: str) -> None:
         document.getElementById("found").textContent = tables.map((one) => one.scrollWidth - one.clientWidth).join(" ");
       });</script>"""
     (tmp_path / "probe.html").write_text(probe)
-    command = [
-        chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-        "--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
-        (tmp_path / "probe.html").as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=HANG_S)
+    done = open_page(chromium, tmp_path / "probe.html", tmp_path)
     assert re.findall(r'<pre id="found">(.*?)</pre>', done.stdout) == ["0 0 0"]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import albumentations as A
@@ -12,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from annotated import Scene, drawn_scene, write_index
+from browser import open_page
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.index.index import SCHEMA, Index
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.preview.pictures import MOST_MARKS
 from lightwell.pipeline.preview.preview import preview
-from patience import HANG_S
 from pictures import make_folder, make_picture
 
 NASTY = "<img src=x onerror=alert(1)>\u202egpj.\x1b[31m'\"&{{ 7*7 }}"
@@ -124,14 +123,7 @@ def test_a_browser_shows_the_page_without_errors_and_nothing_overflows(
     )  # so that the page waits for them
     probe = PROBE.replace("PAGE", (tmp_path / "preview.html").as_uri()).replace("WIDTH", str(width))
     (tmp_path / "probe.html").write_text(probe)
-    command = [
-        chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        "--allow-file-access-from-files", "--enable-logging=stderr",
-        "--window-size=1500,3200", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
-        (tmp_path / "probe.html").as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=HANG_S)
+    done = open_page(chromium, tmp_path / "probe.html", tmp_path)
     measured = json.loads(re.findall(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)[0])
     assert [line for line in done.stderr.splitlines() if ":CONSOLE" in line] == []
     assert measured.pop("images") > 3 * 5 * 2, "pictures and their masks"
@@ -143,12 +135,7 @@ def test_a_browser_shows_the_page_without_errors_and_nothing_overflows(
 
 def test_the_browser_would_tell_of_an_error_on_the_page(chromium: str, tmp_path: Path) -> None:
     (tmp_path / "bad.html").write_text("<script>console.error('broken')</script>")
-    command = [
-        chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
-        (tmp_path / "bad.html").as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=HANG_S)
+    done = open_page(chromium, tmp_path / "bad.html", tmp_path)
     assert ":CONSOLE" in done.stderr
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import html
 import json
 import re
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from browser import open_page
 from lightwell.models.audits.gradcam.job import GradCamAudit
 from lightwell.models.audits.gradcam.report.charts import line_chart, round_ticks
 from lightwell.models.audits.gradcam.report.class_sections import MAX_SECTIONS
@@ -25,7 +25,6 @@ from lightwell.pipeline.jobs.progress import SilentConsole
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.workers.local import run_batch_job
-from patience import HANG_S
 from pictures import make_folder
 
 EVIL = "<script>alert(1)<"
@@ -102,16 +101,6 @@ def test_the_page_shows_every_image_and_the_unusable_file(
     assert page.count("<figcaption>model input") == findings["num_images"] == 7
     assert "Unusable files" in page
     assert "broken&lt;script&gt;" in page
-
-
-def open_page(chromium: str, path: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Return the page after its script ran, as standard output, and the messages of the browser's console."""
-    command = [
-        chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        "--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}", "--dump-dom", path.as_uri(),
-    ]  # fmt: skip
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=HANG_S)
 
 
 def test_a_browser_shows_the_summary_cards(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from browser import probe_report
 from lightwell.models.audits.findings.finding import (
     Advice,
     Confirmation,
@@ -26,30 +26,13 @@ from lightwell.models.audits.gradcam.gallery import MAX_FINDINGS, Picture
 from lightwell.models.audits.gradcam.report.page import Report
 from lightwell.models.audits.gradcam.report.shots import outline
 from lightwell.models.report.finding_text import effect_text
-from patience import HANG_S
 
-PROBE = """<!doctype html><html><body><iframe src="PAGE" width="360" height="3000"></iframe>
-<iframe src="PAGE" width="1300" height="3000"></iframe><pre id="found"></pre>
-<script>
-window.addEventListener("load", () => {
-  const pages = [...document.querySelectorAll("iframe")].map((frame) => frame.contentDocument);
-  const [, page] = pages, form = page.getElementById("filters");
-  const shown = () => [...page.querySelectorAll(".card:not([hidden])")].map((card) => card.dataset.key).sort();
-  const apply = (name, value) => {
-    form.reset();
-    form.elements[name].value = value;
-    form.dispatchEvent(new Event("input"));
-    return shown();
-  };
-  const press = (key) => (page.activeElement || page.body).dispatchEvent(
-    new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
-  const found = {
-    overflow: pages.map((one) => one.documentElement.scrollWidth - one.documentElement.clientWidth),
+PROBE = """Object.assign(found, {
     all: shown(), key: apply("text", "CAT/000"), outcome: apply("outcome", "unlabelled"),
     finding: apply("finding", "FINDING"), high: apply("high", "0"), low: apply("low", "0"),
     status: page.getElementById("filter-count").textContent,
     buttons: [...page.querySelectorAll("button.copy")].map((button) => button.hidden),
-  };
+  });
   press("/");
   found.search = page.activeElement.name;
   page.activeElement.blur();
@@ -60,10 +43,7 @@ window.addEventListener("load", () => {
   press("Escape");
   found.closed = page.querySelectorAll(".zoom[open]").length;
   press("m");
-  found.maps = getComputedStyle(page.querySelector("svg.photo image")).visibility;
-  document.getElementById("found").textContent = JSON.stringify(found);
-});
-</script></body></html>"""
+  found.maps = getComputedStyle(page.querySelector("svg.photo image")).visibility;"""
 EVIL = "<script>alert(1)<"
 REGION = Region.from_weights("lower left <corner>", np.array([[0, 0], [1, 0]], np.float32))
 
@@ -270,17 +250,8 @@ def test_the_page_filters_its_gallery_and_answers_keys_in_a_browser(
     page: str, chromium: str, tmp_path: Path
 ) -> None:
     (tmp_path / "report.html").write_text(page)
-    probe = PROBE.replace("PAGE", (tmp_path / "report.html").as_uri()).replace("FINDING", finding(()).id)
-    (tmp_path / "probe.html").write_text(probe)
-    command = [
-        chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        "--allow-file-access-from-files", "--enable-logging=stderr", "--window-size=1900,3200",
-        f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", (tmp_path / "probe.html").as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=HANG_S)
-    assert [line for line in done.stderr.splitlines() if ":CONSOLE" in line] == []
-    found = json.loads(re.findall(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)[0])
+    script = PROBE.replace("FINDING", finding(()).id)
+    found = probe_report(tmp_path / "report.html", script, chromium, tmp_path)
     assert found["overflow"] == [0, 0], "nothing is wider than the page, narrow or wide"
     everything = sorted(re.findall(r'data-key="([^"]+)"', page))
     assert found["all"] == found["low"] == everything

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import html
 import io
-import json
 import re
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from browser import probe_report
 from lightwell.models.audits.dataset.dataset_table import DatasetTable
 from lightwell.models.audits.dataset.picture_stage import (
     MAX_CLASSES,
@@ -32,7 +30,6 @@ from lightwell.models.audits.dataset.report.histograms import draw_histograms
 from lightwell.models.audits.dataset.report.page import write_report
 from lightwell.models.audits.dataset.summary import NUM_BINS, distributions
 from lightwell.models.audits.findings.finding import Advice, Effect, Finding, Null
-from patience import HANG_S
 from PIL import Image
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'`.jpg"
@@ -85,39 +82,20 @@ EMPTY: dict[str, Any] = {
     "num_images": 0, "num_usable": 0, "classes": {}, "splits": {}, "formats": {}, "width": None, "height": None,
     "normalize": None, "distributions": {},
 }  # fmt: skip
-PROBE = """<!doctype html><html><body><iframe src="PAGE" width="360" height="3000"></iframe>
-<iframe src="PAGE" width="1300" height="3000"></iframe><pre id="found"></pre>
-<script>
-window.addEventListener("load", () => {
-  const pages = [...document.querySelectorAll("iframe")].map((frame) => frame.contentDocument);
-  const [, page] = pages, form = page.getElementById("filters");
-  const shown = () => [...page.querySelectorAll(".card:not([hidden])")].map((card) => card.dataset.key).sort();
-  const apply = (name, value) => {
-    form.reset();
-    form.elements[name].value = value;
-    form.dispatchEvent(new Event("input"));
-    return shown();
-  };
-  const press = (key) => (page.activeElement || page.body).dispatchEvent(
-    new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
-  const found = {
-    overflow: pages.map((one) => one.documentElement.scrollWidth - one.documentElement.clientWidth),
+PROBE = """Object.assign(found, {
     all: shown(), class: apply("class", "b"), split: apply("split", "test"), kind: apply("finding", "leakage"),
     none: apply("finding", "none"), key: apply("text", "3.JPG"), status: page.getElementById("filter-count").textContent,
     cut: [...pages[0].querySelectorAll(".scroll")].map((one) => one.scrollWidth - one.clientWidth),
     buttons: [...page.querySelectorAll("button.copy")].map((button) => button.hidden),
     injected: page.querySelectorAll("img").length,
     figure: getComputedStyle(page.querySelector("figure")).minWidth,
-  };
+  });
   press("/");
   found.search = page.activeElement.name;
   apply("text", "");
   page.activeElement.blur();
   press("ArrowRight"); press("ArrowRight");
-  found.focus = page.activeElement.closest(".card").dataset.key;
-  document.getElementById("found").textContent = JSON.stringify(found);
-});
-</script></body></html>"""
+  found.focus = page.activeElement.closest(".card").dataset.key;"""
 
 
 @pytest.fixture(scope="module")
@@ -186,16 +164,7 @@ def test_classes_have_their_splits_unusable_files_and_findings() -> None:
 def test_the_page_filters_its_gallery_and_answers_keys_in_a_browser(
     page: Path, chromium: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "probe.html").write_text(PROBE.replace("PAGE", page.as_uri()))
-    command = [
-        chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        "--allow-file-access-from-files", "--enable-logging=stderr", "--window-size=1900,3200",
-        f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", (tmp_path / "probe.html").as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=HANG_S)
-    assert [line for line in done.stderr.splitlines() if ":CONSOLE" in line] == []
-    found = json.loads(html.unescape(re.findall(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)[0]))
+    found = probe_report(page, PROBE, chromium, tmp_path)
     assert found["overflow"] == [0, 0], "nothing is wider than the page, narrow or wide"
     assert found["cut"] == [0], "narrow, a table is a list"
     assert found["all"] == sorted(KEYS[:5])
