@@ -1,11 +1,13 @@
 """The rule by which interventions confirm or refute a suspect.
 
 Removing the region from its images has to lower the probability of the class by more than removing a control region does, or
-pasting its pixels into other images has to raise it by more than pasting those of the control region.
+pasting its pixels into other images has to raise it by more than pasting those of the control region. Edges that are the same in
+many images may be those that a class has by nature, whose removal disturbs the network: pasting them has to raise it, too.
 
 =============== ====================================================================================================
 confirmed       either difference is at least `RELEVANT` on average, and its 95 % interval is above 0
-refuted         the interval of both differences, or of the only one that was measured, is below `RELEVANT`
+refuted         the interval of both differences, or of the only one that was measured, is below `RELEVANT`; of edges also if
+                pasting them does not raise the probability
 not testable    fewer than `MIN_TESTED` images, no room for a control region, or intervals too wide for either of the above
 not tested      no interventions
 =============== ====================================================================================================
@@ -52,16 +54,21 @@ def confirm_finding(finding: Finding, interventions: pa.Table, seed: int) -> Con
     generator = numpy_generator(derive_seed("audit.interventions", seed, 0, f"interval {finding.id}"))
     elsewhere = other["prediction_before"] != finding.class_number
     flips = (other["prediction_after"] == finding.class_number)[elsewhere]
+    status = decide(
+        own["control"] - own["after"],
+        other["after"] - other["control"],
+        generator,
+        overlap=float(own["control_overlap"].mean()) if len(own["after"]) else 1.0,
+    )
+    drop = _mean_effect(own["before"] - own["after"], generator)
+    paste = _mean_effect(other["after"] - other["before"], generator)
+    if finding.kind == "frame" and status == "confirmed" and not _raises(paste):
+        status = "refuted"
     return Confirmation(
-        status=decide(
-            own["control"] - own["after"],
-            other["after"] - other["control"],
-            generator,
-            overlap=float(own["control_overlap"].mean()) if len(own["after"]) else 1.0,
-        ),
-        drop=_mean_effect(own["before"] - own["after"], generator),
+        status=status,
+        drop=drop,
         control_drop=_mean(own["before"] - own["control"]),
-        paste=_mean_effect(other["after"] - other["before"], generator),
+        paste=paste,
         paste_control=_mean(other["control"] - other["before"]),
         flip_rate=_share_effect(flips),
     )
@@ -91,6 +98,10 @@ def decide(
     if any(mean >= RELEVANT and low > 0 for mean, low, _ in limits):
         return "confirmed"
     return "refuted" if limits and all(high < RELEVANT for *_, high in limits) else "not testable"
+
+
+def _raises(change: Effect | None) -> bool:
+    return change is not None and change.low is not None and change.low > 0
 
 
 def _columns(rows: pa.Table) -> dict[str, NDArray[Any]]:

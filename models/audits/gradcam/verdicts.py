@@ -7,8 +7,8 @@ region, cluster           confirmed, drop of at least `LARGE_DROP`       high
 region, cluster           confirmed                                      medium
 region, cluster           not tested or not testable                     low
 region, cluster           refuted, or the maps are not trustworthy       note
-frame                     confirmed; pasted it raises the probability    high or medium
-frame                     otherwise: the maps say nothing about it       note
+frame                     confirmed, as for regions                      high or medium
+frame                     not confirmed: the maps say nothing about it   note
 confident_error, slice    at least `LARGE_EFFECT`                        medium
 confident_error, slice                                                   low
 profile, suspected_label                                                 note
@@ -26,12 +26,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..findings.finding import SEVERITIES, Advice, Effect, Finding, Region, Severity
+from ..findings.finding import SEVERITIES, Advice, Finding, Region, Severity
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-VERDICT_VERSION = 5
+VERDICT_VERSION = 6
 """Changes with the rules."""
 LARGE_DROP = 0.2
 """Mean decrease of the probability when the region is removed, beyond that of the control region."""
@@ -70,17 +70,12 @@ def severity_of(finding: Finding, trusted: bool) -> Severity:
     if finding.kind in ("confident_error", "slice"):
         return "medium" if finding.effect.value >= LARGE_EFFECT else "low"
     test = finding.confirmation
-    if finding.kind == "frame" and not (test.status == "confirmed" and _raises(test.paste)):
-        return "note"
     if test.status == "confirmed":
         drop = 0.0 if test.drop is None else test.drop.value - (test.control_drop or 0.0)
         return "high" if drop >= LARGE_DROP else "medium"
+    if finding.kind == "frame":
+        return "note"
     return "low" if trusted and test.status != "refuted" else "note"
-
-
-def _raises(change: Effect | None) -> bool:
-    """Return whether a change of the probability is an increase: edges that a class has by nature need not raise it elsewhere."""
-    return change is not None and change.low is not None and change.low > 0
 
 
 def sentence_of_test(finding: Finding) -> str:

@@ -133,6 +133,24 @@ def test_a_planted_mark_is_confirmed_and_an_ignored_corner_refuted(
     assert confirm_finding(unknown, rows, 0).status == "not tested"
 
 
+@pytest.mark.parametrize(("paste", "status"), [(0.1, "confirmed"), (-0.08, "refuted"), (None, "refuted")])
+def test_edges_count_only_if_pasting_them_raises_the_probability(
+    tested: tuple[list[Finding], pa.Table], paste: float | None, status: str
+) -> None:
+    """Removing them lowers it in either case, as removing the dark rims of solar cells does."""
+    (mark, _), rows = tested
+    changed = [
+        row
+        if row["role"] == "own"
+        else row | {"after": row["before"] + (paste or 0), "control": row["before"] - 0.15}
+        for row in rows.to_pylist()
+        if row["role"] == "own" or paste is not None
+    ]
+    table = pa.Table.from_pylist(changed, schema=rows.schema)
+    assert confirm_finding(mark, table, 0).status == "confirmed"
+    assert confirm_finding(replace(mark, kind="frame"), table, 0).status == status
+
+
 def test_each_suspect_has_its_own_and_other_images(tested: tuple[list[Finding], pa.Table]) -> None:
     """Eleven pairs each, over several batches; the ten others are repeated."""
     suspects, rows = tested

@@ -48,9 +48,7 @@ def outcome(status: str, drop: float, paste: float | None = None) -> Confirmatio
         ({"kind": "frame"}, True, "note"),
         ({"kind": "frame", "confirmation": outcome("confirmed", 0.3, 0.2)}, True, "high"),
         ({"kind": "frame", "confirmation": outcome("confirmed", 0.1, 0.1)}, True, "medium"),
-        ({"kind": "frame", "confirmation": outcome("confirmed", 0.3, -0.08)}, True, "note"),
-        ({"kind": "frame", "confirmation": outcome("confirmed", 0.3, 0.02)}, True, "note"),
-        ({"kind": "frame", "confirmation": outcome("confirmed", 0.3)}, True, "note"),
+        ({"kind": "frame", "confirmation": outcome("refuted", 0.3, -0.08)}, True, "note"),
     ],
 )
 def test_severity_follows_the_table(changes: dict[str, object], trusted: bool, severity: str) -> None:
